@@ -1,0 +1,28 @@
+# Two commands for a bare machine; the plain commands behind them are in README.md.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+.PHONY: qualify selftest lint proof tools
+
+# ARGS are pytest's: make qualify ARGS="--device npu --qualify"
+qualify:
+	@.ci/prepare $(VENV) requirements.txt
+	$(PY) -m pytest $(ARGS)
+
+tools:
+	@.ci/prepare $(VENV) requirements.txt selftest/requirements.txt
+
+lint: tools
+	$(VENV)/bin/ruff check --config .ci/ruff.toml .
+	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
+	$(VENV)/bin/mypy --config-file .ci/mypy.ini
+
+# Coverage is taken over the runs that selftests start as well.
+selftest: tools
+	$(VENV)/bin/coverage erase --rcfile .ci/coverage.ini
+	$(PY) -m pytest -c selftest/pytest.ini -n 2 --cov --cov-config .ci/coverage.ini --cov-report term $(ARGS) selftest
+	$(VENV)/bin/coverage report --rcfile .ci/coverage.ini --fail-under 95
+
+# Exhaustive, resumable, outside CI; the tables it prints are committed under proof/.
+proof: tools
+	$(PY) -m selftest.proof $(ARGS)

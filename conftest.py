@@ -1,0 +1,11 @@
+"""The front door: names the plug-in modules, nothing else."""
+
+# pluggy asks the last one first: options are checked before a run's folder is opened, and the
+# folder is there before devices and networks are.
+pytest_plugins = [
+    "fixtures.timing",
+    "fixtures.models",
+    "fixtures.devices",
+    "fixtures.recording",
+    "fixtures.options",
+]

@@ -1,0 +1,353 @@
+"""Bad input and bad days, as users meet them: one sentence and exit 4, or a report that says so."""
+
+import json
+import os
+import signal
+import stat
+import time
+
+import pytest
+
+from selftest.conftest import SMALL
+
+# --- bad input: refused at once, in one sentence that names option, value and cure ---------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "tpu"], "--device tpu: unknown device; give one of auto, npu"),
+        (["--device", "npu:x"], "--device npu:x: give NAME or NAME:INDEX"),
+        (["--batch-sizes", "0"], "--batch-sizes 0: give whole numbers from 1"),
+        (["--batch-size", "0"], "--batch-size 0: give a whole number from 1 on"),
+        (["--num-classes", "0"], "--num-classes 0: give"),
+        (["--seed", "-1"], "--seed -1: give"),
+        (["--case-timeout", "0"], "--case-timeout 0.0: give seconds above 0"),
+        (["--limit", "max_abs_eror=1"], "no limit is called 'max_abs_eror'; known: max_abs_error"),
+        (["--limit", "max_abs_error"], "give NAME=NUMBER"),
+        (["--image", "nowhere.png"], "nowhere.png: there is no such file"),
+        (["--image-dir", "nowhere"], "nowhere: there is no such folder"),
+        (["--image", "pytest.ini", "--image-dir", "."], "give one of them"),
+        (["--report", "pytest.ini/x.json"], "cannot write there"),
+        (["--report", "report.txt"], "ends in .json"),
+        (["--qualify", "--device", "cpu"], "the CPU is where one rehearses"),
+        (["--qualify", "--weights", "synthetic"], "synthetic weights are for rehearsals"),
+        (["--reference", "nobody"], "--reference nobody"),
+        (["-m", "smok"], "smok"),
+    ],
+)
+def test_bad_options_are_refused(suite, arguments, words):
+    run = suite.run(*arguments)
+    if arguments == ["-m", "smok"]:  # pytest's own: nothing is selected, and that is not a pass
+        assert run.code == 5
+        return
+    assert run.code == 4, run.out
+    assert words in run.out
+    assert run.out.strip().count("\n") < 5, run.out
+    assert "Traceback" not in run.out
+    assert not (suite.reports / "runs").exists() or not list((suite.reports / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "cpu:1"], "--device cpu:1: there is no such device; give cpu:0"),
+        (["--device", "npu"], "--device npu: "),
+        (["--device", "cuda"], "--device cuda: "),
+        (["--device", "cpu", "--model", "convnxt_base"], "convnxt_base"),
+        (["--device", "cpu", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--device", "cpu", "--weights", "pytest.ini"], "pytest.ini"),
+        (["--device", "cpu", "--weights", "pretrained"], "HF_HUB_OFFLINE"),
+        (["--qualify"], "--qualify: no accelerator is in this machine"),
+    ],
+)
+def test_what_is_not_there_is_refused(suite, arguments, words):
+    run = suite.run("--model", "test_convnext.r160_in1k", *arguments)
+    assert run.code == 4, run.out
+    assert words in run.out
+    assert "Traceback" not in run.out
+
+
+def test_an_unreachable_hub_is_known_within_seconds(suite):
+    begun = time.monotonic()
+    run = suite.run(
+        *("--device", "cpu", "--model", "test_convnext.r160_in1k", "--weights", "pretrained"),
+        HF_HUB_OFFLINE=None,
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
+    assert run.code == 4, run.out
+    assert "http://127.0.0.1:9" in run.out
+    assert time.monotonic() - begun < 60, "timm's own retries alone take about 46 s"
+
+
+def fake_tool(folder, name, text):
+    """An executable that prints `text`."""
+    folder.mkdir(exist_ok=True)
+    tool = folder / name
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_visible_hardware_without_its_software_is_no_reason_to_take_the_cpu(suite, tmp_path):
+    path = fake_tool(tmp_path / "bin", "npu-smi", "npu-smi version: 24.1.rc3")
+    run = suite.run("--model", "test_convnext.r160_in1k", PATH=path)
+    assert run.code == 4, run.out
+    assert "npu hardware is here (npu-smi" in run.out
+    assert "--device cpu if the CPU is meant" in run.out
+
+
+def test_an_unreadable_picture_is_refused(suite):
+    (suite.root / "bad.png").write_text("not a picture")
+    run = suite.run(*SMALL, "-m", "inference", "--image", "bad.png")
+    assert run.code == 4, run.out
+    assert "bad.png" in run.out
+
+
+def test_a_folder_without_pictures_is_refused(suite):
+    (suite.root / "empty").mkdir()
+    run = suite.run(*SMALL, "-m", "inference", "--image-dir", "empty")
+    assert run.code == 4, run.out
+    assert "--image-dir" in run.out
+
+
+# --- bad days ------------------------------------------------------------------------------------
+
+
+def case_file(suite, text, name="test_planted.py"):
+    """Plant a test file in the suite's copy."""
+    head = "import ctypes, os, time\nimport pytest\n"
+    (suite.root / "tests" / name).write_text(head + text)
+
+
+def test_a_broken_test_file_is_a_failure_in_every_report(suite):
+    case_file(suite, "def test_(:\n", "test_broken.py")
+    run = suite.run(*SMALL)
+    assert run.code == 2, run.out
+    assert run.report["verdict"]["status"] == "NOT QUALIFIED"
+    assert "test_broken.py" in run.case("test_broken")["id"]
+    assert "test_broken.py" in (run.reports / "report.html").read_text()
+
+
+def test_a_loosened_limit_makes_the_run_incomplete_and_a_tight_one_fails(suite):
+    run = suite.run(*SMALL, "-m", "precision and smoke", "--limit", "max_abs_error=1")
+    assert run.code == 0, run.out
+    reasons = " ".join(run.report["verdict"]["reasons"])
+    assert "max_abs_error was loosened to 1" in reasons
+    run = suite.run(*SMALL, "-m", "precision and smoke", "--limit", "min_cosine_similarity=1.5")
+    assert run.code == 1, run.out
+    assert "must be > 1.5 (--limit)" in run.out
+
+
+SLOW = """
+@pytest.mark.precision
+def test_first(record):
+    "This is measured."
+    record.figure("kept", 1.5, "ms")
+
+@pytest.mark.precision
+def test_second():
+    "This never ends by itself."
+    open("second", "w").close()
+    {wait}
+"""
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def measured_before(run):
+    """What was recorded before the end is in the report."""
+    kept = run.case("test_first")
+    assert kept["status"] == "PASS"
+    assert kept["figures"][0]["name"] == "kept"
+
+
+def test_ctrl_c_keeps_what_was_measured(suite):
+    case_file(suite, SLOW.format(wait="time.sleep(300)"))
+    process = suite.start(*SMALL, "tests/test_planted.py")
+    wait_for(suite.root / "second", process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    from selftest.conftest import Outcome
+
+    run = Outcome(process.returncode, out, suite.reports)
+    assert run.code == 2, out
+    assert run.report["verdict"]["status"] == "INCOMPLETE"
+    assert any("interrupted" in reason for reason in run.report["verdict"]["reasons"])
+    measured_before(run)
+
+
+def test_a_kill_keeps_what_was_measured(suite):
+    from selftest.conftest import Outcome
+
+    case_file(suite, SLOW.format(wait="time.sleep(300)"))
+    process = suite.start(*SMALL, "tests/test_planted.py")
+    wait_for(suite.root / "second", process)
+    process.kill()
+    out, _ = process.communicate(timeout=120)
+    run = Outcome(process.returncode, out, suite.reports)
+    assert run.report["verdict"]["status"] == "INCOMPLETE"
+    assert "INCOMPLETE" in (suite.reports / "report.html").read_text()
+    measured_before(run)
+
+
+def test_a_case_that_hangs_with_the_interpreters_lock_is_ended_and_reported(suite):
+    case_file(suite, SLOW.format(wait="ctypes.PyDLL(None).sleep(300)"))
+    run = suite.run(*SMALL, "tests/test_planted.py", "--case-timeout", "20")
+    assert run.code != 0, run.out
+    assert "hung and was ended" in run.out
+    assert run.report["verdict"]["status"] == "NOT QUALIFIED"
+    assert run.case("test_second")["status"] == "HANG"
+    measured_before(run)
+
+
+def test_a_device_error_ends_the_measurements_of_the_process(suite):
+    case_file(
+        suite,
+        """
+@pytest.mark.precision
+def test_first(device, monkeypatch):
+    "The device fails."
+    device.backend.is_device_error = lambda error: "507015" in str(error)
+    raise RuntimeError("aicore exception 507015")
+
+@pytest.mark.precision
+def test_second(device):
+    "Nothing after it counts."
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    assert run.code == 1, run.out
+    assert run.case("test_second")["status"] == "NOT RUN"
+    assert "507015" in run.case("test_second")["reason"]
+
+
+def test_an_operator_that_falls_back_fails_the_case_that_met_it(suite):
+    case_file(
+        suite,
+        r"""
+@pytest.mark.precision
+def test_first(device):
+    "A fallback is announced on the descriptor, by C++ code."
+    device.backend.fallback_pattern = r"operator '([^']+)' is not"
+    os.write(2, b"CAUTION: The operator 'aten::gelu' is not currently supported\n")
+
+@pytest.mark.precision
+def test_second(device):
+    "This one is innocent."
+""",
+    )
+    for capture in ([], ["-s"]):
+        run = suite.run(*SMALL, "tests/test_planted.py", *capture)
+        assert run.code == 1, run.out
+        assert "aten::gelu ran on the CPU" in run.case("test_first")["sentences"][0]
+        assert run.case("test_second")["status"] == "PASS"
+
+
+def test_a_verdict_that_was_recorded_but_not_asserted_still_fails(suite):
+    case_file(
+        suite,
+        """
+from fixtures.core.records import Figure, Limit
+
+@pytest.mark.precision
+def test_forgetful(record):
+    "The assert was forgotten."
+    record(Figure("x", 2.0), Limit.row("x", "<", 1.0, "a table"))
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    assert run.code == 1, run.out
+    assert run.case("test_forgetful")["sentences"] == ["x is 2, must be < 1"]
+
+
+def test_a_run_in_which_everything_was_skipped_does_not_pass(suite):
+    case_file(
+        suite,
+        """
+@pytest.mark.precision
+def test_nothing(record):
+    "Nothing can be measured."
+    record.not_run("there is nothing")
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    assert run.code == 5, run.out
+    assert run.report["verdict"]["status"] == "INCOMPLETE"
+    assert run.case("test_nothing")["status"] == "NOT RUN"
+
+
+def test_another_directory_makes_no_difference(suite, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    run = suite.run(*SMALL, *("-m", "precision and smoke"), str(suite.root), cwd=elsewhere)
+    assert run.code == 0, run.out
+    assert run.report["verdict"]["status"] == "INCOMPLETE"
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_report_goes_where_it_is_asked_for(suite, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    arguments = ("-m", "precision and smoke", "--report", "out/result.json", str(suite.root))
+    run = suite.run(*SMALL, *arguments, cwd=elsewhere)
+    assert run.code == 0, run.out
+    names = {path.name for path in (elsewhere / "out").iterdir()}
+    assert {"result.json", "report.html", "adaptation_report.md"} <= names
+    assert json.loads((elsewhere / "out" / "result.json").read_text())["cases"]
+
+
+def test_xdist_runs_correctness_and_says_that_it_takes_no_times(suite):
+    run = suite.run(*SMALL, "-n", "2", "-m", "smoke and (precision or performance)")
+    assert run.code == 0, run.out
+    report = run.report
+    assert run.case("test_precision[b8]")["status"] == "PASS"
+    assert run.case("test_latency")["status"] == "NOT RUN"
+    assert "xdist" in run.case("test_latency")["reason"]
+    assert report["verdict"]["status"] == "INCOMPLETE"
+    assert report["subject"]["model"] == "test_convnext.r160_in1k"
+    assert report["device"]["backend"] == "cpu"
+
+
+def test_xdist_refuses_bad_input_as_well(suite):
+    run = suite.run("-n", "2", "--model", "nonsense_net", "--device", "cpu")
+    assert run.code == 4, run.out
+    assert "nonsense_net" in run.out
+
+
+def test_benchmark_disable_says_not_run(suite):
+    run = suite.run(*SMALL, "--benchmark-disable", "-m", "smoke and performance")
+    assert run.code == 5, run.out
+    assert run.case("test_latency")["status"] == "NOT RUN"
+    assert "--benchmark-disable" in run.case("test_latency")["reason"]
+
+
+def test_collecting_wakes_nothing(suite):
+    probe = """
+import sys
+def pytest_unconfigure(config):
+    heavy = [name for name in ("torch", "timm", "numpy", "PIL", "matplotlib") if name in sys.modules]
+    print("IMPORTED", heavy)
+"""
+    (suite.root / "probe.py").write_text(probe)
+    run = suite.run("--collect-only", "-q", "-p", "probe", PYTHONPATH=str(suite.root))
+    assert run.code == 0, run.out
+    assert "IMPORTED []" in run.out
+    assert "test_precision[b16]" in run.out
+    assert not suite.reports.exists(), "collecting leaves no reports"
+
+
+def test_two_runs_at_once_keep_apart(suite):
+    arguments = (*SMALL, "-m", "precision and smoke")
+    both = [suite.start(*arguments), suite.start(*arguments)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    folders = list((suite.reports / "runs").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        report = json.loads((folder / "validation_report.json").read_text())
+        assert report["verdict"]["status"] == "INCOMPLETE"

@@ -1,0 +1,66 @@
+"""Options: bad values are refused in one sentence that names option, value and cure."""
+
+import pytest
+
+from fixtures.core.limits import all_limits, digest, with_overrides
+from fixtures.core.settings import Refusal, parse_batch_sizes, parse_device, parse_limits
+
+KNOWN = list(all_limits((1, 16)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("auto", ("auto", None)),
+        ("npu", ("npu", None)),
+        ("npu:1", ("npu", 1)),
+        ("cpu:0", ("cpu", 0)),
+    ],
+)
+def test_devices_are_read(text, expected):
+    assert parse_device(text) == expected
+
+
+@pytest.mark.parametrize("text", ["tpu", "npu:", "npu:x", "npu:-1", "auto:0", "", "npu:1:2"])
+def test_a_bad_device_is_refused(text):
+    with pytest.raises(Refusal, match="--device"):
+        parse_device(text)
+
+
+def test_batch_sizes_are_sorted_and_each_once():
+    assert parse_batch_sizes("8,1,8") == (1, 8)
+
+
+@pytest.mark.parametrize("text", ["0", "", "1,,2", "a", "-4", "1.5", "1,65537"])
+def test_bad_batch_sizes_are_refused(text):
+    with pytest.raises(Refusal, match="--batch-sizes"):
+        parse_batch_sizes(text)
+
+
+def test_limits_are_read():
+    assert parse_limits(["max_abs_error=1e-2"], KNOWN) == {"max_abs_error": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["max_abs_err=1"], "no limit is called"),
+        (["max_abs_error"], "NAME=NUMBER"),
+        (["max_abs_error=nan"], "NAME=NUMBER"),
+        (["max_abs_error=big"], "NAME=NUMBER"),
+        (["max_abs_error=1", "max_abs_error=2"], "given twice"),
+        (["throughput_b4=1"], "no limit is called"),
+    ],
+)
+def test_bad_limits_are_refused(texts, words):
+    with pytest.raises(Refusal, match=words):
+        parse_limits(texts, KNOWN)
+
+
+def test_the_digest_of_the_limits_changes_with_any_of_them():
+    limits = all_limits((1, 16))
+    assert digest(limits) == digest(all_limits((1, 16)))
+    assert digest(with_overrides(limits, {"max_abs_error": 0.04})) != digest(limits)
+    changed = with_overrides(limits, {"latency_mean_ms": 60.0})
+    assert changed["latency_mean_ms"].bound == 60.0
+    assert not changed["latency_mean_ms"].loosened

@@ -1,0 +1,64 @@
+"""Clock, batches and the tap on standard error."""
+
+import os
+import time
+
+import pytest
+
+from fixtures.core.batches import DISTINCT, Batches
+from fixtures.core.clock import Clock
+from fixtures.core.fallback import StderrTap
+
+
+def test_each_second_is_counted_once_for_the_innermost_purpose():
+    clock = Clock()
+    with clock.spent("model"):
+        time.sleep(0.05)
+        with clock.spent("reference"):
+            time.sleep(0.1)
+    seconds = clock.seconds()
+    assert 0.04 < seconds["model"] < 0.1
+    assert 0.09 < seconds["reference"] < 0.2
+    assert sum(v for k, v in seconds.items() if k != "total") == pytest.approx(seconds["total"])
+
+
+def test_an_unknown_purpose_is_refused():
+    with pytest.raises(KeyError), Clock().spent("leisure"):
+        pass
+
+
+def test_a_reference_row_is_computed_once_and_is_the_same_in_every_batch():
+    import torch
+
+    seen = []
+
+    def network(images):
+        seen.append(len(images))
+        return images.flatten(1).sum(1, keepdim=True)
+
+    batch = Batches(lambda index: (f"row-{index}", torch.full((3, 2, 2), float(index))), network)
+    assert batch(1).reference.tolist() == [[0.0]]
+    assert batch(16).reference[:, 0].tolist() == [12.0 * i for i in range(16)]
+    assert batch(8).reference.shape == (8, 1)
+    assert sum(seen) == 16
+    large = batch(DISTINCT + 3)
+    assert large.names[DISTINCT] == "row-0"
+    assert torch.equal(large.reference[DISTINCT:], batch(3).reference)
+    assert torch.equal(large.images[DISTINCT], large.images[0])
+
+
+def test_the_tap_hears_the_descriptor_and_passes_on_what_it_heard(tmp_path, capfd):
+    tap = StderrTap(tmp_path / "stderr.log")
+    pattern = r"(?i)operator '([^']+)' .* fall ?back to run on the CPU"
+    line = b"CAUTION: The operator 'aten::foo' is not there and will fall back to run on the CPU.\n"
+    with tap.listen():
+        os.write(2, line)
+    assert capfd.readouterr().err.encode() == line
+    assert tap.fallbacks(pattern) == ["aten::foo"]
+    assert tap.fallbacks(pattern) == []
+    with tap.listen():
+        os.write(2, line)
+    assert tap.fallbacks(pattern) == [], "each operator is announced once"
+    assert tap.all_fallbacks == ("aten::foo",)
+    assert tap.fallbacks(None) == []
+    assert (tmp_path / "stderr.log").read_bytes() == 2 * line

@@ -1,0 +1,193 @@
+"""The run's verdict: a pure function, and no road leads from a gap or a failure to QUALIFIED."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures.core.records import Case, Qualification, Status
+from fixtures.core.verdict import (
+    REQUIRED_MARKERS,
+    case_counts,
+    conclude,
+    exit_code,
+    measured_nothing,
+)
+
+CASES = tuple(Case(f"tests/test_{m}.py::test", Status.PASS, (m,)) for m in REQUIRED_MARKERS)
+WEIGHTS = {
+    "source": "pretrained",
+    "sha256": "ab" * 32,
+    "path": "/cache/model.safetensors",
+    "seed": None,
+    "verified": True,
+    "head_reinitialised": False,
+    "note": "",
+}
+DEVICE = {
+    "backend": "npu",
+    "name": "Ascend910B4",
+    "index": 0,
+    "npu_id": 5,
+    "bus_id": "0000:41:00.0",
+    "serial": None,
+    "vdie_id": None,
+    "memory_bytes": 34359738368,
+    "simulated": False,
+    "math_mode": None,
+}
+FACTS = {
+    "subject": {
+        "model": "net",
+        "num_classes": 640,
+        "input_size": [3, 256, 256],
+        "parameters": 1,
+        "weights": WEIGHTS,
+        "listed": True,
+    },
+    "device": DEVICE,
+    "settings": {"batch_sizes": [1, 4, 8, 16]},
+    "selection": {"selected": [c.id for c in CASES], "deselected": [], "reasons": []},
+}
+
+
+def run(cases=CASES, **facts):
+    return Qualification(cases, {**FACTS, **facts}, "", "")
+
+
+def status(qualification):
+    return conclude(qualification).status
+
+
+def with_weights(**changes):
+    return {"subject": {**FACTS["subject"], "weights": {**WEIGHTS, **changes}}}
+
+
+def test_a_whole_run_on_a_card_with_verified_weights_qualifies():
+    verdict = conclude(run())
+    assert verdict.status == "QUALIFIED"
+    assert not verdict.reasons
+    assert "NPU ID 5" in verdict.line
+    assert "ab" * 32 in verdict.line
+
+
+@pytest.mark.parametrize("bad", [Status.FAIL, Status.HANG, Status.INVALID])
+@pytest.mark.parametrize("where", range(len(CASES)))
+def test_any_failure_is_not_qualified(bad, where):
+    cases = list(CASES)
+    cases[where] = dataclasses.replace(cases[where], status=bad, sentences=("it broke",))
+    verdict = conclude(run(tuple(cases)))
+    assert verdict.status == "NOT QUALIFIED"
+    assert any("it broke" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("gap", [Status.NOT_RUN, Status.INCONCLUSIVE])
+def test_a_required_case_without_judgement_is_incomplete(gap):
+    skipped = Case("tests/test_x.py::test_y", gap, ("precision",), reason="no time")
+    assert status(run((*CASES, skipped))) == "INCOMPLETE"
+    assert status(run((*CASES, dataclasses.replace(skipped, required=False)))) == "QUALIFIED"
+
+
+def test_what_a_backend_declares_it_has_not_is_no_gap():
+    assert status(run((*CASES, Case("a::b", Status.UNSUPPORTED, reason="cpu")))) == "QUALIFIED"
+
+
+@pytest.mark.parametrize("marker", REQUIRED_MARKERS)
+def test_an_item_that_is_missing_altogether_is_incomplete(marker):
+    left = tuple(case for case in CASES if marker not in case.markers)
+    facts = {"selection": {"selected": [c.id for c in left], "reasons": []}}
+    verdict = conclude(run(left, **facts))
+    assert verdict.status == "INCOMPLETE"
+    assert f"no {marker} case passed" in verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"interrupted": "by KeyboardInterrupt"}, "interrupted"),
+        ({"selection": {"selected": [], "reasons": ["-m smoke"]}}, "a subset was chosen: -m smoke"),
+        ({"selection": {"selected": ["tests/gone"], "reasons": []}}, "did not run"),
+        ({"settings": {"batch_sizes": [1, 4]}}, "batch sizes 8, 16"),
+        ({"device": None}, "no device"),
+        ({"subject": None}, "no network"),
+        (with_weights(head_reinitialised=True), "re-initialised"),
+        (with_weights(verified=False), "could not be verified"),
+        ({"subject": {**FACTS["subject"], "listed": False}}, "no row"),
+        (
+            {"limits": {"x": {"name": "x", "bound": 2.0, "default": 1.0, "loosened": True}}},
+            "loosened to 2",
+        ),
+    ],
+)
+def test_every_gap_is_incomplete_and_said(facts, words):
+    verdict = conclude(run(**facts))
+    assert verdict.status == "INCOMPLETE"
+    assert any(words in reason for reason in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"device": {**DEVICE, "backend": "cpu"}},
+        {"device": {**DEVICE, "simulated": True}},
+        with_weights(source="synthetic", seed=0, verified=False),
+    ],
+)
+def test_a_cpu_a_simulation_and_synthetic_weights_only_rehearse(facts):
+    verdict = conclude(run(**facts))
+    assert verdict.status == "REHEARSAL"
+    assert verdict.rehearsal
+    failed = (*CASES, Case("a::b", Status.FAIL, sentences=("x",)))
+    assert "(REHEARSAL)" in conclude(run(failed, **facts)).line
+
+
+def test_given_weights_qualify_with_their_digest_in_the_line():
+    verdict = conclude(run(**with_weights(source="given", verified=False)))
+    assert verdict.status == "QUALIFIED"
+    assert "given weights (SHA-256 abab" in verdict.line
+
+
+@given(st.lists(st.sampled_from(list(Status)), max_size=8), st.booleans(), st.booleans())
+def test_qualified_means_no_failure_no_gap_and_no_rehearsal(statuses, subset, simulated):
+    extra = tuple(Case(f"t::{n}", s, ("precision",)) for n, s in enumerate(statuses))
+    selection = {"selected": [], "reasons": ["-k x"] if subset else []}
+    facts = {"selection": selection, "device": {**DEVICE, "simulated": simulated}}
+    clean = set(statuses) <= {Status.PASS, Status.UNSUPPORTED}
+    qualified = status(run(CASES + extra, **facts)) == "QUALIFIED"
+    assert qualified is (clean and not subset and not simulated)
+
+
+def test_a_run_of_skips_measured_nothing_and_never_exits_0():
+    skipped = run((Case("a::b", Status.NOT_RUN, reason="x"),), selection={"reasons": ["-k b"]})
+    assert measured_nothing(skipped)
+    assert exit_code(skipped, conclude(skipped), 0, False) == 5
+
+
+@pytest.mark.parametrize(
+    ("facts", "extra", "qualify", "expected"),
+    [
+        ({}, (), False, 0),
+        ({}, (), True, 0),
+        ({"settings": {"batch_sizes": [1]}}, (), False, 0),
+        ({"settings": {"batch_sizes": [1]}}, (), True, 1),
+        ({"device": {**DEVICE, "simulated": True}}, (), True, 1),
+        ({"selection": {"reasons": ["-m smoke"]}}, (), True, 0),
+        ({"selection": {"reasons": ["-m x"]}}, (Case("a::b", Status.NOT_RUN),), True, 1),
+        ({"selection": {"reasons": ["-m x"]}}, (Case("a::b", Status.NOT_RUN),), False, 0),
+        (with_weights(source="synthetic"), (), True, 1),
+        ({}, (Case("a::b", Status.FAIL),), False, 1),
+    ],
+)
+def test_exit_codes(facts, extra, qualify, expected):
+    qualification = run(CASES + extra, **facts)
+    assert exit_code(qualification, conclude(qualification), 0, qualify) == expected
+
+
+@pytest.mark.parametrize("code", [2, 3, 4])
+def test_pytests_own_worse_codes_stay(code):
+    assert exit_code(run(), conclude(run()), code, False) == code
+
+
+def test_counts_leave_out_zeros():
+    assert case_counts(CASES) == {"PASS": len(CASES)}
