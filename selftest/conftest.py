@@ -84,7 +84,7 @@ class Suite:
     def run(self, *arguments: str, cwd: Path | None = None, **environment: str | None) -> Outcome:
         """Run `pytest *arguments` to its end."""
         process = self.start(*arguments, cwd=cwd, **environment)
-        out, _ = process.communicate(timeout=600)
+        out, _ = process.communicate(timeout=300)
         return Outcome(process.returncode, out, self.reports)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
 import functools
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,14 @@ def main() -> None:
     told = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    limit = blocks.BLOCK_SENSITIVITY
-    print("# Every block matters under synthetic weights\n")
-    print(f"{today}, commit {told.stdout.strip() or 'unknown'}, torch {torch.__version__}, ", end="")
-    print(f"timm {timm.__version__}. Relative L2 change of the output, the smaller one of a noise ")
-    print(f"and an image-like input at half size; the precision limit is {limit.bound:g}.")
+    commit = told.stdout.strip() or "unknown"
+    print(
+        "# Every block matters under synthetic weights\n\n"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit}, torch {torch.__version__}, "
+        f"timm {timm.__version__}.\nRelative L2 change of the output, the smaller one of a noise "
+        "and an image-like input at half size;\n"
+        f"the limit on the relative L2 error is {blocks.BLOCK_SENSITIVITY.bound:g}."
+    )
     for name in names:
         print(f"\n{report(network(name).name)}", flush=True)
 

@@ -15,7 +15,7 @@ from fixtures.core import references
 from fixtures.core.backends.base import Telemetry
 from fixtures.core.environment import Environment, Host
 from fixtures.core.latency import Latency, Synchronisation, Throughput
-from fixtures.core.limits import all_limits, throughput_limit_name, with_overrides
+from fixtures.core.limits import all_limits, with_overrides
 from fixtures.core.metrics import Agreement, RowAgreement
 from fixtures.core.operators import Coverage
 from fixtures.core.records import (
@@ -181,7 +181,7 @@ def _case(name: str, *markers: str, measured: Any = None, **values: Any) -> Case
 def coverage(family: str, aten: str, place: str, dtype: str, share: float = 0.31) -> Coverage:
     """An operator's record."""
     return Coverage(
-        id=f"{family.lower()}.{place}.{dtype}",
+        id=f"{family.lower()}-{place}-{dtype}",
         family=family,
         aten=(aten,),
         dtype=dtype,
@@ -321,14 +321,14 @@ def failed() -> Qualification:
     wrong = coverage("GELU", "gelu", "stage1", "float16", 41.7)
     wrong = dataclasses.replace(wrong, status="wrong", reason="the error is 41.7 times its bound")
     change(
-        "test_operators.py::test_operator[gelu.stage1.float16]",
+        "test_operators.py::test_operator[gelu-stage1-float16]",
         status=Status.FAIL,
         figures=wrong.figures(),
         records={"operators": plain(wrong.as_json())},
-        sentences=("GELU (gelu.stage1.float16) on npu:0 is wrong",),
+        sentences=("GELU (gelu-stage1-float16) on npu:0 is wrong",),
     )
     change(
-        "test_operators.py::test_operator[linear.stage3.bfloat16]",
+        "test_operators.py::test_operator[linear-stage3-bfloat16]",
         status=Status.HANG,
         figures=(),
         limits=(),
@@ -486,7 +486,3 @@ def write_pages(folder: Path) -> None:
     for name, made in RUNS.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         report.write_all(folder / name, made(), verdict(made()))
-
-
-THROUGHPUT_LIMITS = tuple(map(throughput_limit_name, BATCH_SIZES))
-"""Names of limits that judge nothing until the user sets them."""

@@ -121,12 +121,14 @@ book.write("reported"); book.running("the end of the process", 1); ctypes.PyDLL(
     assert not (tmp_path / publish.JSON_NAME).exists(), "the run's own reports stand"
 
 
-@pytest.mark.parametrize("word", ["reported", "refused"])
-def test_the_watcher_leaves_a_run_that_ended_well_alone(tmp_path, word):
-    run = child(tmp_path, f'book.write("{word}")')
+@pytest.mark.parametrize("end", ['book.write("reported")', "import shutil; shutil.rmtree(folder)"])
+def test_the_watcher_leaves_a_run_that_ended_well_or_was_refused_alone(tmp_path, end):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run = child(folder, end)
     assert run.communicate(timeout=60)[1] == ""
     assert run.returncode == 0
-    assert not (tmp_path / publish.JSON_NAME).exists()
+    assert not (folder / publish.JSON_NAME).exists()
 
 
 def test_what_a_run_started_is_found(tmp_path):

@@ -144,7 +144,8 @@ def test_no_other_shape_passes_by_broadcasting(shape):
 
 
 @pytest.mark.parametrize(
-    ("reference", "names"), [(torch.ones(2, 3), "a"), (torch.ones(3), "abc"), (torch.ones(0, 3), "")]
+    ("reference", "names"),
+    [(torch.ones(2, 3), "a"), (torch.ones(3), "abc"), (torch.ones(0, 3), "")],
 )
 def test_a_reference_without_a_name_per_row_is_refused(reference, names):
     with pytest.raises(ValueError, match="names"):

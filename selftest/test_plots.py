@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from html import unescape
@@ -15,10 +16,10 @@ from selftest import sample
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(made):
-    """The plots of a sample run."""
+def drawn(made, *names):
+    """The plots of a sample run, all or those named."""
     qualification = made() if callable(made) else made
-    return plots.draw(as_json(qualification, sample.verdict(qualification)))
+    return plots.draw(as_json(qualification, sample.verdict(qualification)), *names)
 
 
 def svg(html):
@@ -112,18 +113,24 @@ def test_precision_without_rows_is_a_sentence():
     bare[0].records["precision"]["rows"] = []
     alone = type(run)(tuple(bare), run.facts, run.started_at, run.finished_at)
 
-    assert "no error by input was recorded" in drawn(alone)["precision"]
+    assert "no error by input was recorded" in drawn(alone, "precision")["precision"]
 
 
 def test_zeros_and_what_is_not_a_number_are_counted():
     """A point that a logarithmic axis cannot show is told, not dropped."""
-    assert "87 points at the left edge are exactly zero" in drawn(sample.rehearsal)["precision"]
-    assert "3 points are not numbers" in drawn(sample.not_finite)["precision"]
+    assert (
+        "87 points at the left edge are exactly zero"
+        in drawn(sample.rehearsal, "precision")["precision"]
+    )
+    assert "3 points are not numbers" in drawn(sample.not_finite, "precision")["precision"]
 
 
 def test_another_device_is_said_to_be_one():
     """Published figures of another device are labelled so."""
-    assert "published for Ascend 910B4; another device" in drawn(sample.rehearsal)["latency"]
+    assert (
+        "published for Ascend 910B4; another device"
+        in drawn(sample.rehearsal, "latency")["latency"]
+    )
 
 
 def test_without_a_publication_only_the_measured_is_drawn():
@@ -139,7 +146,7 @@ def test_without_a_publication_only_the_measured_is_drawn():
 
 def test_out_of_memory_leaves_the_rest():
     """A batch size that did not fit has no point, and the others are still there."""
-    shown = words(drawn(sample.failed)["throughput"])
+    shown = words(drawn(sample.failed, "throughput")["throughput"])
 
     assert "150.08" in shown
     assert "310.75" in shown
@@ -174,7 +181,7 @@ def test_a_single_sample_is_drawn():
     for samples in ([36.0], [36.0] * 9):
         case.records["latency"]["samples_ms"] = samples
         run.facts["reference"] = None
-        assert svg(drawn(run)["latency"]) is not None
+        assert svg(drawn(run, "latency")["latency"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +193,7 @@ def test_labels_are_spread(positions):
     moved = plots._spread(positions, 0.075)
 
     order = sorted(range(len(positions)), key=positions.__getitem__)
-    gaps = [moved[b] - moved[a] for a, b in zip(order, order[1:], strict=False)]
+    gaps = [moved[b] - moved[a] for a, b in itertools.pairwise(order)]
     assert all(gap >= 0.075 - 1e-9 for gap in gaps)
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
 

@@ -46,6 +46,8 @@ def test_a_failing_verdict_says_what_got_required_and_where():
 
 def test_a_cosine_close_to_one_is_never_shown_as_one():
     assert show(1 - 1e-8) == "0.99999999"
+    assert show(1 - 1e-11) == "0.99999999999"
+    assert show(1 - 2**-53) == "0.99999999999999989"
     assert show(1.0) == "1"
     assert show(True) == "True"
 

@@ -12,7 +12,7 @@ from fixtures.core.records import Limit
 
 pytestmark = pytest.mark.inference
 
-SINGLES = 16
+SINGLES = 4
 """Pictures that are also run one by one."""
 
 FILE = "features.npz"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures.core import migration
+from fixtures.core.clock import clock
 
 pytestmark = [pytest.mark.migration, pytest.mark.smoke]
 
@@ -50,7 +51,7 @@ def test_run_without_cuda_on_cpu(cpu_model, batch, record):
     images = batch(1).images
 
     def forward():
-        with torch.inference_mode():
+        with clock.spent("reference"), torch.inference_mode():
             cpu_model(images)
 
     verdict = record(migration.run_trapped("a forward on the CPU", forward))
