@@ -307,7 +307,7 @@ def test_xdist_runs_correctness_and_says_that_it_takes_no_times(suite):
     run = suite.run(*SMALL, "-n", "2", "-m", "smoke and (precision or performance)")
     assert run.code == 0, run.out
     report = run.report
-    assert run.case("test_precision[b8]")["status"] == "PASS"
+    assert run.case("test_agreement[b8]")["status"] == "PASS"
     assert run.case("test_latency")["status"] == "NOT RUN"
     assert "xdist" in run.case("test_latency")["reason"]
     assert report["verdict"]["status"] == "INCOMPLETE"
@@ -339,7 +339,7 @@ def pytest_unconfigure(config):
     run = suite.run("--collect-only", "-q", "-p", "probe", PYTHONPATH=str(suite.root))
     assert run.code == 0, run.out
     assert "IMPORTED []" in run.out
-    assert "test_precision[b16]" in run.out
+    assert "test_agreement[b16]" in run.out
     assert not suite.reports.exists(), "collecting leaves no reports"
 
 
