@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -50,20 +49,21 @@ def test_overdue_names_what_ran_too_long(tmp_path):
     story = journal.read(tmp_path)
     assert story.overdue() == ("slow", -1)
     book.done("slow")
+    book.close()
     assert journal.read(tmp_path).overdue() is None
 
 
 def child(folder, code):
     """A run, small: writes its journal, starts its watcher, then does what `code` says."""
     program = f"""
-import faulthandler, os, signal, sys, time, ctypes
+import ctypes, os, sys, time
 sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(ROOT / "selftest")!r})
 from pathlib import Path
 from fixtures.core import watcher
 from test_journal import begin
 folder = Path({str(folder)!r})
 book = begin(folder)
-faulthandler.register(watcher.STACK_SIGNAL, (folder / watcher.STACKS).open("w"), all_threads=True)
+watcher.listen(folder)
 process = watcher.start(folder, Path({str(ROOT)!r}))
 {code}
 """
@@ -101,7 +101,7 @@ def test_a_hang_that_holds_the_interpreters_lock_is_ended(tmp_path):
     run = child(tmp_path, hang)
     _, told = run.communicate(timeout=60)
     assert time.monotonic() - begun < 30
-    assert run.returncode == -signal.SIGKILL
+    assert run.returncode < 0, 'ended by a signal'
     report = stored(tmp_path)
     assert report["verdict"]["status"] == "NOT QUALIFIED"
     hung = {case["id"]: case for case in report["cases"]}["tests/test_b.py::test_b"]
@@ -117,7 +117,7 @@ book.write("reported"); book.running("the end of the process", 1); ctypes.PyDLL(
 """
     run = child(tmp_path, code)
     run.communicate(timeout=60)
-    assert run.returncode == -signal.SIGKILL
+    assert run.returncode < 0, 'ended by a signal'
     assert not (tmp_path / publish.JSON_NAME).exists(), "the run's own reports stand"
 
 
