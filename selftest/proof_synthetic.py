@@ -1,6 +1,4 @@
-"""The proof that synthetic weights make every block matter, printed as Markdown.
-
-Run: python -m selftest.proof_synthetic [MODEL ...]
+"""The proof that synthetic weights make every block matter; a row of selftest.proof.
 
 Each block of a network loses one of its parts, or gets another in its place, and the relative L2
 change of the network's output is measured. What moves the output by less than the precision limit
@@ -9,13 +7,9 @@ could be computed wrongly unseen.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import subprocess
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -23,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fixtures.core import blocks, inputs, weights
-from fixtures.core.networks import NETWORKS, network
+from fixtures.core.records import Figure, Verdict
 
-ROOT = Path(__file__).resolve().parent.parent
 Change = Callable[[nn.Module, Any, Tensor], Tensor]
 
 
@@ -104,16 +97,18 @@ def pictures(model: nn.Module) -> Tensor:
     return torch.stack([torch.from_numpy(row) for row in rows])
 
 
-def report(name: str) -> str:
-    """The Markdown of one network: synthetic weights beside timm's own initialisation."""
-    model = timm.create_model(name).eval()
+def prove(name: str) -> tuple[str, Verdict]:
+    """Synthetic weights beside timm's own initialisation, as Markdown, and the verdict on them."""
+    model = timm.create_model(name, pretrained=False).eval()
     untrained = effects(model, pictures(model))
     weights.draw(model, seed=0)
     drawn = effects(model, pictures(model))
+    limit = blocks.BLOCK_SENSITIVITY
+    verdict = Verdict()
     lines = [
-        f"## {name}",
-        "",
-        f"Synthetic weights of seed 0, SHA-256 {weights.state_digest(model)}.",
+        f"Relative L2 change of the output of {name}, the smaller one of a noise and an image-like",
+        f"input at half size; the limit on the relative L2 error is {limit.bound:g}. Synthetic",
+        f"weights of seed 0, SHA-256 {weights.state_digest(model)}.",
         "",
         "| fault in one block | least change, synthetic weights | in block "
         "| largest change, timm's initialisation |",
@@ -123,31 +118,8 @@ def report(name: str) -> str:
         least = min(drawn, key=lambda block: drawn[block][fault])
         most = max(changes[fault] for changes in untrained.values())
         lines.append(f"| {fault} | {drawn[least][fault]:.3g} | {least} | {most:.3g} |")
+        verdict &= limit.judge(Figure(limit.name, drawn[least][fault]), f"{least}, {fault}")
     lines += ["", "| block | " + " | ".join(FAULTS) + " |", "| --- |" + " --- |" * len(FAULTS)]
     for block, changes in drawn.items():
         lines.append(f"| {block} | " + " | ".join(f"{changes[each]:.3f}" for each in FAULTS) + " |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Print the proof for the networks named, or for all of the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=list(NETWORKS))
-    names = parser.parse_args().models
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    commit = told.stdout.strip() or "unknown"
-    print(
-        "# Every block matters under synthetic weights\n\n"
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit}, torch {torch.__version__}, "
-        f"timm {timm.__version__}.\nRelative L2 change of the output, the smaller one of a noise "
-        "and an image-like input at half size;\n"
-        f"the limit on the relative L2 error is {blocks.BLOCK_SENSITIVITY.bound:g}."
-    )
-    for name in names:
-        print(f"\n{report(network(name).name)}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return "\n".join(lines), verdict

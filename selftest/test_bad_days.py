@@ -332,7 +332,8 @@ def test_collecting_wakes_nothing(suite):
     probe = """
 import sys
 def pytest_unconfigure(config):
-    heavy = [name for name in ("torch", "timm", "numpy", "PIL", "matplotlib") if name in sys.modules]
+    names = ("torch", "timm", "numpy", "PIL", "matplotlib")
+    heavy = [name for name in names if name in sys.modules]
     print("IMPORTED", heavy)
 """
     (suite.root / "probe.py").write_text(probe)

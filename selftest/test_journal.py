@@ -101,7 +101,7 @@ def test_a_hang_that_holds_the_interpreters_lock_is_ended(tmp_path):
     run = child(tmp_path, hang)
     _, told = run.communicate(timeout=60)
     assert time.monotonic() - begun < 30
-    assert run.returncode < 0, 'ended by a signal'
+    assert run.returncode < 0, "ended by a signal"
     report = stored(tmp_path)
     assert report["verdict"]["status"] == "NOT QUALIFIED"
     hung = {case["id"]: case for case in report["cases"]}["tests/test_b.py::test_b"]
@@ -117,7 +117,7 @@ book.write("reported"); book.running("the end of the process", 1); ctypes.PyDLL(
 """
     run = child(tmp_path, code)
     run.communicate(timeout=60)
-    assert run.returncode < 0, 'ended by a signal'
+    assert run.returncode < 0, "ended by a signal"
     assert not (tmp_path / publish.JSON_NAME).exists(), "the run's own reports stand"
 
 

@@ -53,14 +53,18 @@ def test_core_knows_neither_pytest_nor_the_plugins(path):
 def test_no_plugin_imports_another(path):
     for module in imports(path):
         assert not of(module, "conftest", "tests"), module
-        assert not re.match(r"fixtures\.(options|devices|models|timing|recording)\b", module), module
+        assert not re.match(r"fixtures\.(options|devices|models|timing|recording)\b", module), (
+            module
+        )
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_items_reach_plugins_by_fixture_name_only(path):
     for module in imports(path):
         if of(module, "fixtures"):
-            assert of(module, "fixtures.core") or module in ("fixtures", "fixtures.SETTINGS"), module
+            assert of(module, "fixtures.core") or module in ("fixtures", "fixtures.SETTINGS"), (
+                module
+            )
 
 
 @pytest.mark.parametrize("path", CORE + PLUGINS + TESTS, ids=lambda path: path.stem)
@@ -102,7 +106,9 @@ def test_ids_are_plain(tmp_path):
     assert len(ids) > 80
     assert len(set(ids)) == len(ids)
     for line in ids:
-        assert re.fullmatch(r"tests/test_[a-z_]+\.py::test_[a-z_0-9]+(\[[a-z0-9._-]+\])?", line), line
+        assert re.fullmatch(r"tests/test_[a-z_]+\.py::test_[a-z_0-9]+(\[[a-z0-9._-]+\])?", line), (
+            line
+        )
 
 
 def test_nothing_runs_strings_through_a_shell_or_reads_pickles():

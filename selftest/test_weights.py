@@ -124,12 +124,11 @@ def test_every_part_of_every_block_matters(name):
             assert change > 5 * blocks.BLOCK_SENSITIVITY.bound, (block, fault)
 
 
-def test_timm_initialisation_hides_every_fault(monkeypatch, capsys):
+def test_timm_initialisation_hides_every_fault():
     """And the proof says so, in its table."""
-    monkeypatch.setattr("sys.argv", ["proof", NAME])
-    proof_synthetic.main()
-    text = capsys.readouterr().out
-    assert f"## {NAME}\n" in text
+    text, verdict = proof_synthetic.prove(NAME)
+    assert verdict
+    assert f"the output of {NAME}," in text
     assert SYNTHETIC[NAME] in text
     assert text.count("| stages.3.blocks.1 |") >= 1
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| GELU", "| MLP"))]
@@ -137,6 +136,14 @@ def test_timm_initialisation_hides_every_fault(monkeypatch, capsys):
     for _, shown, _, hidden in rows:
         assert float(shown) > 5e-2
         assert float(hidden.rstrip(" |")) < 1e-4
+
+
+def test_a_block_that_does_not_matter_is_no_proof(monkeypatch):
+    monkeypatch.setattr(proof_synthetic.weights, "draw", lambda model, seed: None)
+    _, verdict = proof_synthetic.prove(NAME)
+    assert not verdict
+    assert "block_sensitivity is" in repr(verdict)
+    assert "MLP left out" in repr(verdict)
 
 
 def test_rows_around_a_block_are_what_skipping_it_gives(synthetic):
