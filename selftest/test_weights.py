@@ -142,7 +142,7 @@ def test_a_block_that_does_not_matter_is_no_proof(monkeypatch):
     monkeypatch.setattr(proof_synthetic.weights, "draw", lambda model, seed: None)
     _, verdict = proof_synthetic.prove(NAME)
     assert not verdict
-    assert "block_sensitivity is" in repr(verdict)
+    assert "block sensitivity is" in repr(verdict)
     assert "MLP left out" in repr(verdict)
 
 
