@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 # ARGS are pytest's: make qualify ARGS="--device npu --qualify"
 qualify:
 	@.ci/prepare $(VENV) requirements.txt
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest tests $(ARGS)
 
 tools:
 	@.ci/prepare $(VENV) requirements.txt selftest/requirements.txt
@@ -20,7 +20,7 @@ lint: tools
 # Coverage is taken over the runs that selftests start as well.
 selftest: tools
 	$(VENV)/bin/coverage erase --rcfile .ci/coverage.ini
-	$(PY) -m pytest -c selftest/pytest.ini -n 2 --cov --cov-config .ci/coverage.ini --cov-report term $(ARGS) selftest
+	$(PY) -m pytest -c selftest/pytest.ini -n 2 --dist loadgroup --cov --cov-config .ci/coverage.ini --cov-report term $(ARGS) selftest
 	$(VENV)/bin/coverage report --rcfile .ci/coverage.ini --fail-under 95
 
 # Exhaustive, resumable, outside CI; the tables it prints are committed under proof/.

@@ -63,6 +63,7 @@ class Suite:
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(self.root / "hf"),
             "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",  # two runs at a time on two cores must not fight over them
         }
         for name, value in changes.items():
             kept.pop(name, None)

@@ -100,14 +100,15 @@ class Document:
         return [target for target in targets if not target.startswith("https://")]
 
     @property
+    def typed(self) -> list[str]:
+        """Every command, in the code blocks and in the prose."""
+        told = [each for each in self.spans if each.split()[0] in PROGRAMS and " " in each]
+        return [*self.commands, *(each for each in told if not each.startswith(THE_DOCUMENTS))]
+
+    @property
     def said(self) -> list[str]:
-        """Everything that can be typed: commands, and code in the prose that is one."""
-        typed = [each for each in self.spans if each.split()[0] in PROGRAMS and " " in each]
-        return [
-            *self.commands,
-            *(each for each in typed if not each.startswith(THE_DOCUMENTS)),
-            *(f"pytest {each}" for each in self.spans if re.match(r"--?[a-z]", each)),
-        ]
+        """Every command, and the options that the prose names, which are pytest's."""
+        return self.typed + [f"pytest {each}" for each in self.spans if re.match("--?[a-z]", each)]
 
 
 def spans(text: str) -> list[str]:
@@ -118,9 +119,15 @@ def read(name: str) -> Document:
     return Document(name, (ROOT / name).read_text(encoding="utf-8"))
 
 
-def call(*command: str, **how) -> str:
+def call(*command: str, **changes: str) -> str:
+    """What a module prints that is run from the repository, on its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, **how
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=kept | changes,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -156,7 +163,7 @@ def as_pytest(command: str) -> list[str] | None:
 def helper(command: str) -> tuple[tuple[str, ...], list[str]]:
     """The tool whose options a command uses, and its arguments."""
     program, *arguments = shlex.split(command)
-    if program == "python" and arguments[0] == "-m":
+    if program.endswith("python") and arguments[0] == "-m":
         program, *arguments = arguments[1:]
     if program == "make":
         goal = {"qualify": "pytest", "selftest": "pytest", "proof": "selftest.proof"}
@@ -421,16 +428,8 @@ def test_both_readmes_have_the_same_structure():
 
 def collectable() -> list[str]:
     """The pytest commands of both READMEs, FILE and DIR being the pictures that are there."""
-    found = [
-        shlex.join(arguments)
-        for name in READMES
-        for command in read(name).said
-        if (arguments := as_pytest(command)) is not None
-        if not (len(arguments) == 1 and re.match(r"--?[a-z]", arguments[0]))  # an option alone
-        if not any("NAME=VALUE" in each for each in arguments)
-        if "--weights" not in arguments  # FILE is not a picture
-    ]
-    return list(dict.fromkeys(found))
+    typed = (as_pytest(command) for name in READMES for command in read(name).typed)
+    return list(dict.fromkeys(shlex.join(each) for each in typed if each is not None))
 
 
 @pytest.mark.parametrize("arguments", collectable())
@@ -457,7 +456,7 @@ def cases_by_file() -> dict[str, list[set[str]]]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "carries.py").write_text(probe)
         arguments = ("--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", "carries")
-        out = call("pytest", *arguments, env=os.environ | {"PYTHONPATH": folder})
+        out = call("pytest", *arguments, PYTHONPATH=folder)
     carried: dict[str, list[set[str]]] = {}
     for line in re.findall(r"(?m)^CARRIES (.*)$", out):
         name, *marks = line.split()

@@ -178,8 +178,10 @@ def test_the_vendors_torch_is_kept_and_what_the_suite_adds_fits_it(
     before = run(vendor, "-c", "import timm; print(timm.__version__)").stdout
     assert before.strip() == "1.0.9", "what the vendor installed stays as it was"
 
+    # what is installed beside an interpreter that is no virtual environment is seen as well
+    assert "include-system-site-packages = true" in (tmp_path / "v/pyvenv.cfg").read_text()
+
     # sanity check: without the constraint pip would have taken the other torch
-    os.unlink(next((tmp_path / "v").glob("prepared.*")))
     pip = (tmp_path / "v/bin/python", "-m", "pip", "install", "--dry-run", "--ignore-installed")
     loose = run(*pip, "-r", asks, **here).stdout
     assert "torch-2.13.0" in loose, loose
@@ -196,6 +198,13 @@ def test_requirements_that_only_another_torch_can_meet_are_refused(
     assert f"error: pip could not install what {asks} asks for" in done.stderr
     listed = run(tmp_path / "v/bin/python", "-m", "pip", "list", "--format=freeze").stdout
     assert "torch==2.9.0+vendor" in listed.split()
+
+
+def test_a_torch_that_pip_does_not_know_of_is_not_installed_again(tmp_path, ascend, vendor, asks):
+    for name in ("torch", "timm"):
+        shutil.rmtree(next(vendor.parent.parent.rglob(f"{name}-*.dist-info")))
+    told = refusal(run(PREPARE, tmp_path / "v", asks, PATH=ascend, PYTHON=str(vendor)))
+    assert told == f"pip does not know of {vendor}'s torch and would install another one"
 
 
 def test_an_environment_that_hides_the_vendors_torch_is_noticed(tmp_path, ascend, vendor, asks):
