@@ -238,8 +238,9 @@ def weight_files(tmp_path_factory):
     """Two files: weights in which every block matters, and timm's own initialisation."""
     import timm
     import torch
-    from fixtures.core import weights
     from safetensors.torch import save_file
+
+    from fixtures.core import weights
 
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
