@@ -1,13 +1,17 @@
 """Clock, batches and the tap on standard error."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
+from fixtures.core import neighbours
 from fixtures.core.batches import DISTINCT, Batches
 from fixtures.core.clock import Clock
 from fixtures.core.fallback import StderrTap
+from selftest.conftest import ROOT
 
 
 def test_each_second_is_counted_once_for_the_innermost_purpose():
@@ -62,3 +66,27 @@ def test_the_tap_hears_the_descriptor_and_passes_on_what_it_heard(tmp_path, capf
     assert tap.all_fallbacks == ("aten::foo",)
     assert tap.fallbacks(None) == []
     assert (tmp_path / "stderr.log").read_bytes() == 2 * line
+
+
+def test_another_run_on_the_same_device_is_known_while_it_lives(tmp_path):
+    program = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from fixtures.core import neighbours
+leave = neighbours.announce("npu:0", Path({str(tmp_path)!r}))
+print("here", flush=True)
+sys.stdin.read()
+"""
+    leave = neighbours.announce("npu:0", tmp_path)
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "here\n"
+    assert neighbours.others("npu:0", tmp_path) == [other.pid]
+    assert neighbours.others("npu:1", tmp_path) == []
+    other.kill()  # it cannot clean up after itself
+    other.communicate()
+    assert neighbours.others("npu:0", tmp_path) == []
+    leave()
+    assert not list(tmp_path.glob(f"*{os.getpid()}*"))
