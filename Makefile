@@ -17,7 +17,8 @@ lint: tools
 	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
 	$(VENV)/bin/mypy --config-file .ci/mypy.ini
 
-# Coverage is taken over the runs that selftests start as well.
+# Coverage is taken over the runs that selftests start as well, in folders of their own.
+selftest: export COVERAGE_FILE = $(CURDIR)/.coverage
 selftest: tools
 	$(VENV)/bin/coverage erase --rcfile .ci/coverage.ini
 	$(PY) -m pytest -c selftest/pytest.ini -n 2 --dist loadgroup --cov --cov-config .ci/coverage.ini --cov-report term $(ARGS) selftest

@@ -210,7 +210,7 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
                 name = f"test_operators.py::test_operator[{record.id}]"
                 made.append(_case(name, "operators", measured=record, duration_s=0.2))
     for size in BATCH_SIZES:
-        name = f"test_precision.py::test_precision[b{size}]"
+        name = f"test_precision.py::test_agreement[b{size}]"
         parameters = {"batch_size": size}
         record = agreement(size, scale)
         made.append(_case(name, "precision", measured=record, parameters=parameters))
@@ -306,7 +306,7 @@ def failed() -> Qualification:
         whole[number] = dataclasses.replace(whole[number], **values)
 
     change(
-        "test_precision.py::test_precision[b8]",
+        "test_precision.py::test_agreement[b8]",
         status=Status.FAIL,
         figures=broken.figures(),
         records={"precision": plain(broken.as_json())},
@@ -438,7 +438,7 @@ def hostile() -> Qualification:
     )
     row = RowAgreement(attack, 1e-3, 1e-4, 0.9999, 1e-3)
     named = dataclasses.replace(agreement(1), rows=(row,))
-    precision = _case("test_precision.py::test_precision[b1]", "precision", measured=named)
+    precision = _case("test_precision.py::test_agreement[b1]", "precision", measured=named)
     operator = dataclasses.replace(coverage("GELU", "gelu", "a", "b"), family=attack, reason=attack,
                                    status="wrong", aten=(attack,))  # fmt: skip
     made = _case("test_operators.py::test_operator[x]", "operators", measured=operator)
@@ -457,7 +457,7 @@ def not_finite() -> Qualification:
     rows = (RowAgreement("black", math.inf, math.inf, math.nan, math.nan), *agreement(3).rows)
     record = Agreement(4, values, rows)
     case = _case(
-        "test_precision.py::test_precision[b4]",
+        "test_precision.py::test_agreement[b4]",
         "precision",
         measured=record,
         status=Status.FAIL,

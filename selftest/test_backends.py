@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fixtures.core.backends import BACKENDS, backend
+from fixtures.core.backends import BACKENDS, backend, other
 from fixtures.core.backends.base import Backend, BackendUnavailable, Device, one_line
 from fixtures.core.backends.cpu import CpuBackend, memory_bytes, model_name
 from fixtures.core.backends.cuda import FIELDS, CudaBackend, parse_rows, select_row
@@ -310,7 +310,10 @@ class Cube(enum.Enum):
     """As torch.npu.CubeMathType."""
 
     KEEP_DTYPE = 0
+    ALLOW_FP32_DOWN_PRECISION = 1
+    USE_FP16 = 2
     USE_HF32 = 3
+    USE_FP32_ADD = 4
 
 
 class FakeEvent:
@@ -490,6 +493,66 @@ def test_the_mode_is_read_back_from_the_switches(npu, changed, told):
     mode = made.math_mode()
     assert str(mode) == told
     assert {mode.conv, mode.matmul} <= set(UNIT_ROUNDOFF)
+
+
+class Named:
+    """A setting that is known by its name alone."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __str__(self):
+        return f"CubeMathType.{self.name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("KEEP_DTYPE", "ieee"),
+        ("ALLOW_FP32_DOWN_PRECISION", "hf32"),
+        ("USE_FP16", "float16"),
+        ("USE_HF32", "hf32"),
+        ("USE_FP32_ADD", "ieee"),
+    ],
+)
+def test_a_cube_math_type_is_no_digit_in_a_name(npu, name, mode):
+    member = Cube[name]
+    number = enum.IntEnum("Cube", {name: member.value})[name]
+    for value in (member, number, member.value, str(member.value), name, str(member), Named(name)):
+        made, _ = npu(matmul=SimpleNamespace(allow_hf32=False, cube_math_type=value))
+        assert made.math_mode().matmul == mode, repr(value)
+
+
+@pytest.mark.parametrize("value", [None, 16, "USE_FP8_2", object()])
+def test_an_unknown_cube_math_type_has_the_tightest_bounds(npu, value):
+    made, _ = npu(matmul=SimpleNamespace(allow_hf32=False, cube_math_type=value))
+    assert made.math_mode().matmul == "ieee"
+
+
+def test_a_cube_math_type_that_cannot_be_read_ends_no_run(npu):
+    class Broken:
+        allow_hf32 = False
+
+        @property
+        def cube_math_type(self):
+            raise RuntimeError("no option")
+
+    made, _ = npu(matmul=Broken())
+    mode = made.math_mode()
+    assert mode.matmul == "ieee"
+    assert mode.switches["npu.matmul.cube_math_type"] == "cannot be read (no option)"
+
+
+def test_the_device_under_test_is_asked_not_the_first(npu, monkeypatch, tmp_path):
+    made, _ = npu(get_device_limit=lambda index: index)
+    device = Device(made, 1)
+    assert device.math_mode().switches["get_device_limit"] == 1
+    assert device.identity().math_mode.switches["get_device_limit"] == 1
+    asked = []
+    monkeypatch.setattr(made, "_chip", lambda index: (asked.append(index), (None, ""))[1])
+    made.root = tmp_path  # neither file is there, so the board is asked
+    made.versions(1)
+    assert asked == [1]
 
 
 def test_a_switch_that_cannot_be_read_is_said(npu):
@@ -694,10 +757,11 @@ ROWS = (
 
 
 def fake_cuda(monkeypatch, texts, hip=None, capability=(9, 0), **properties):
+    several = isinstance(capability, list)
     namespace = SimpleNamespace(
         device_count=lambda: 2,
         get_device_name=lambda index: "NVIDIA H200",
-        get_device_capability=lambda: capability,
+        get_device_capability=lambda index: capability[index] if several else capability,
         get_device_properties=lambda index: SimpleNamespace(total_memory=GIB, **properties),
     )
     monkeypatch.setattr(torch, "cuda", namespace)
@@ -798,6 +862,11 @@ def test_tf32_is_read_back(monkeypatch):
             assert str(made.math_mode()) == "conv ieee, matmul tf32, gelu erf"
     old = fake_cuda(monkeypatch, {}, capability=(7, 5))
     assert str(old.math_mode()) == "conv ieee, matmul ieee, gelu erf"
+
+
+def test_tf32_is_that_of_the_device_under_test(monkeypatch):
+    made = fake_cuda(monkeypatch, {}, capability=[(7, 5), (9, 0)])
+    assert [Device(made, index).math_mode().conv for index in (0, 1)] == ["ieee", "tf32"]
 
 
 def test_why_there_is_no_gpu(monkeypatch):
@@ -922,6 +991,34 @@ def test_a_further_accelerator_is_a_few_lines(monkeypatch):
     device = made.open(0)
     assert device.identity().name == "M1"
     assert device.identity().memory_bytes is None
+
+
+def test_an_accelerator_that_is_not_in_the_table_is_a_backend(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "get_device_module", lambda name: SimpleNamespace())
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda: SimpleNamespace(type="tpu")
+    )
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", calls.append)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda index: calls.append(f"s{index}"))
+    made = other("tpu")
+    assert isinstance(made, Backend)
+    made.load()
+    device = made.open(1)
+    device.synchronize()
+    made.empty_cache(1)
+    assert (str(device), device.is_accelerator, calls) == ("tpu:1", True, [1, "s1"])
+    identity = device.identity()
+    assert (identity.backend, identity.name, identity.memory_bytes) == ("tpu", "tpu", None)
+    assert (made.timer(), made.telemetry(1), made.versions(1)) == (None, None, {})
+    assert device.peak_memory().reason == "torch.tpu keeps no peak"
+
+    # torch speaks of another accelerator: this one is not there
+    with pytest.raises(BackendUnavailable, match="torch sees no npx device"):
+        other("npx").load()
+    assert other("tpu").name == "tpu", "two of them do not share their name"
+    assert AcceleratorBackend.name == ""
 
 
 def test_xpu_and_mps_say_that_there_is_none():

@@ -354,3 +354,118 @@ def test_two_runs_at_once_keep_apart(suite):
     for folder in folders:
         report = json.loads((folder / "validation_report.json").read_text())
         assert report["verdict"]["status"] == "INCOMPLETE"
+
+
+# --- ways in which a pass could be had without deserving it --------------------------------------
+
+
+def conftest(suite, text):
+    """A conftest.py in tests/, as a team that means well might leave there."""
+    (suite.root / "tests" / "conftest.py").write_text(text)
+
+
+def test_a_failure_is_not_forgotten_when_the_case_is_run_again(suite):
+    conftest(
+        suite,
+        """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    "Runs each case twice, as plug-ins for flaky tests do."
+    for _ in range(2):
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        runtestprotocol(item, nextitem=nextitem)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        item._initrequest()
+    return True
+""",
+    )
+    case_file(
+        suite,
+        """
+TRIES = []
+
+@pytest.mark.precision
+def test_flaky():
+    "Wrong at first."
+    TRIES.append(1)
+    assert len(TRIES) > 1, "wrong at first"
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    assert run.code == 1, run.out
+    assert run.case("test_flaky")["status"] == "FAIL"
+    assert "wrong at first" in run.case("test_flaky")["sentences"][0]
+
+
+def test_a_case_that_a_plug_in_takes_away_is_noticed(suite):
+    conftest(
+        suite,
+        """
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "test_agreement" not in item.nodeid]
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_precision.py")
+    reasons = " ".join(run.report["verdict"]["reasons"])
+    assert "cases were taken away by a plug-in" in reasons, run.out
+
+
+def test_other_rules_of_what_a_case_is_are_noticed(suite):
+    run = suite.run(*SMALL, "tests/test_precision.py", "-o", "python_functions=test_inputs*")
+    assert "python_functions was changed" in " ".join(run.report["verdict"]["reasons"]), run.out
+
+
+def test_a_failed_judgement_stands_although_the_case_then_skips(suite):
+    case_file(
+        suite,
+        """
+from fixtures.core.records import Figure, Limit
+
+@pytest.mark.precision
+def test_shy(record):
+    "It measured, and then looked away."
+    record(Figure("x", 2.0), Limit.row("x", "<", 1.0, "a table"))
+    record.unsupported("never mind")
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    assert run.code == 1, run.out
+    assert run.case("test_shy")["status"] == "FAIL"
+
+
+def test_a_fallback_that_is_only_a_silenced_warning_fails_all_the_same(suite):
+    case_file(
+        suite,
+        r"""
+import warnings
+
+@pytest.mark.precision
+def test_quiet(device):
+    "The announcement is a Python warning."
+    device.backend.fallback_pattern = r"operator '([^']+)' is not"
+    warnings.warn("CAUTION: The operator 'aten::gelu' is not here, it runs on the CPU")
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py", "-W", "ignore")
+    assert run.code == 1, run.out
+    assert "aten::gelu ran on the CPU" in run.case("test_quiet")["sentences"][0]
+
+
+def test_the_environment_check_passes_only_as_a_whole(suite):
+    run = suite.run(*SMALL, "-m", "environment", "-k", "version-python")
+    assert run.code == 0, run.out
+    assert "[INCOMPLETE] Environment check" in run.out
+
+
+def test_setting_up_is_not_running(suite):
+    case_file(suite, "def test_x():\n    'A claim.'\n    assert False\n")
+    for option in ("--setup-only", "--setup-plan"):
+        run = suite.run(*SMALL, "tests/test_planted.py", option)
+        assert run.code == 5, run.out
+
+
+def test_without_pytest_html_there_is_still_a_page(suite):
+    run = suite.run(*SMALL, "-m", "precision and smoke", "-p", "no:html")
+    assert run.code == 0, run.out
+    assert "INCOMPLETE" in (run.newest / "report.html").read_text()

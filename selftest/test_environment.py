@@ -267,6 +267,18 @@ VERSIONS = npu_host().versions
             "device name is Ascend910B4, but npu-smi calls this card 910B3",
         ),
         (
+            "accelerator-name",
+            {"device_name": "Ascend910B4-1"},
+            Status.FAIL,
+            "device name is Ascend910B4-1, but npu-smi calls this card 910B4",
+        ),
+        (
+            "accelerator-name",
+            {"telemetry": healthy(name="Ascend910")},
+            Status.FAIL,
+            "device name is Ascend910B4, but npu-smi calls this card Ascend910",
+        ),
+        (
             "accelerator-memory",
             {"device_memory_bytes": 20 * GIB},
             Status.FAIL,
@@ -343,7 +355,24 @@ VERSIONS = npu_host().versions
             Status.FAIL,
             "card ecc uncorrectable is 2, must be <= 0 (npu-smi); HBM Double Bit Error Count is 2",
         ),
-        ("card-ecc", {"telemetry": healthy(ecc={"HBM Single Bit": 7})}, Status.PASS, ""),
+        (
+            "card-ecc",
+            {"telemetry": healthy(ecc={"HBM Single Bit Error Count": 7})},
+            Status.NOT_RUN,
+            "npu-smi shows no double-bit counter",
+        ),
+        (
+            "card-ecc",
+            {"telemetry": healthy(ecc={"HBM Double Bit Isolated Pages Count": 0})},
+            Status.NOT_RUN,
+            "npu-smi shows no double-bit counter",
+        ),
+        (
+            "card-ecc",
+            {"telemetry": healthy(ecc={"HBM Double Bit Isolated Pages Count": 1})},
+            Status.FAIL,
+            "HBM Double Bit Isolated Pages Count is 1",
+        ),
         ("card-ecc", {"telemetry": healthy(ecc={}, reason="none")}, Status.NOT_RUN, "none"),
         (
             "card-busy",
@@ -455,6 +484,42 @@ def test_a_neighbours_alarm_fails_nothing():
     told = tool(texts).telemetry(1, None, everybody)
     for check in CHECKS:
         assert check(npu_host(telemetry=told)).verdict, check.id
+
+
+@pytest.mark.parametrize(
+    ("shown", "name"),
+    [
+        ("Ascend 910B4", "Ascend910B4"),
+        ("910b4-1", "Ascend910B4-1"),
+        ("Ascend910", "Ascend910_9392"),
+        ("NVIDIA H200", "NVIDIA H200 MIG 1g.18gb"),
+    ],
+)
+def test_one_card_may_be_written_in_two_ways(shown, name):
+    environment = npu_host(device_name=name, telemetry=healthy(name=shown))
+    assert find("accelerator-name", environment).verdict
+
+
+@pytest.mark.parametrize("fault", ["cut", "NA"])
+def test_ecc_without_its_double_bit_lines_is_not_judged(fault):
+    lines = sample("t-ecc").splitlines()
+    if fault == "cut":
+        lines = lines[:2]
+    else:
+        lines = [re.sub(r": 0$", ": NA", line) if "Double" in line else line for line in lines]
+    told = tool(answers(ecc="\n".join(lines))).telemetry(0, None, everybody)
+    assert told.ecc, "sanity check: the other counters are there"
+    finding = find("card-ecc", npu_host(telemetry=told))
+    assert finding.verdict.status is Status.NOT_RUN
+    assert finding.reason == "npu-smi shows no double-bit counter"
+
+
+def test_an_error_code_beside_ok_is_a_doubt():
+    health = sample("t-health-ok").replace("Code                     : NA", "Code : 80E01801")
+    told = tool(answers(health=health)).telemetry(0, None, everybody)
+    finding = find("card-tool", npu_host(telemetry=told))
+    assert finding.verdict
+    assert "80E01801" in finding.doubts[0]
 
 
 def test_own_tensors_are_not_another_job():
@@ -696,6 +761,13 @@ def test_the_environment_of_an_ascend_host(quick, monkeypatch):
     assert {f.name: f for f in bare.figures()}["card_power_w"].reason == "npu-smi does not tell"
 
 
+def test_versions_are_asked_of_the_device_under_test(quick, monkeypatch):
+    backend, asked = CpuBackend(), []
+    monkeypatch.setattr(backend, "versions", lambda index=0: asked.append(index) or {})
+    collect(Device(backend, 1))
+    assert asked == [1]
+
+
 def test_a_probe_is_ended_when_collecting_fails(quick, monkeypatch):
     device = CpuBackend().open(0)
     probe = quick(None)
@@ -752,6 +824,16 @@ def test_the_block_can_be_made_from_a_stored_report():
     stored = json.loads(json.dumps(npu_host().as_json()))
     assert document_block(stored, True) == document_block(npu_host(), True)
     assert document_block({}, False).endswith("[FAIL] Environment check")
+
+
+@pytest.mark.parametrize("word", ["PASS", "FAIL", "INCOMPLETE"])
+def test_the_block_has_three_states(word):
+    assert document_block(npu_host(), word).endswith(f"\n[{word}] Environment check")
+
+
+def test_the_block_takes_no_other_word():
+    with pytest.raises(ValueError, match="'passed', must be PASS, FAIL or INCOMPLETE"):
+        document_block(npu_host(), "passed")
 
 
 def test_limits_carry_their_source():

@@ -112,7 +112,9 @@ def index(tmp_path):
     for torch, torchvision in (("2.9.0", "0.24.0"), ("2.13.0", "0.28.0")):
         wheel(folder, "torch", torch)
         wheel(folder, "torchvision", torchvision, f"torch=={torch}")
-    wheel(folder, "timm", "1.0.27", "torch", "torchvision")
+    for timm in ("1.0.27", "1.0.99"):  # the qualified one, and a newer
+        wheel(folder, "timm", timm, "torch", "torchvision")
+    wheel(folder, "numpy", "2.2.6")
     return folder
 
 
@@ -126,6 +128,7 @@ def vendor(tmp_path):
     module(packages, "torch", "2.9.0+vendor")
     module(packages, "torch_npu", "2.9.0.post1")
     module(packages, "timm", "1.0.9")
+    module(packages, "numpy", "1.26.4")
     return python
 
 
@@ -165,12 +168,13 @@ def test_the_vendors_torch_is_kept_and_what_the_suite_adds_fits_it(
     tmp_path, ascend, vendor, index, asks
 ):
     """timm asks for torchvision, whose newest release asks for another torch than the vendor's."""
-    asks.write_text("torch>=2.9\ntimm>=1.0.27\n")
+    asks.write_text("torch>=2.9\ntimm>=1.0.27\nnumpy>=1.26\n")
     here = {"PATH": ascend, "PYTHON": str(vendor), "PIP_FIND_LINKS": str(index)}
     done = run(PREPARE, tmp_path / "v", asks, **here)
     assert done.returncode == 0, done.stderr
     listed = run(tmp_path / "v/bin/python", "-m", "pip", "list", "--format=freeze").stdout
-    for line in ("torch==2.9.0+vendor", "torchvision==0.24.0", "timm==1.0.27"):
+    held = ("torch==2.9.0+vendor", "torchvision==0.24.0", "timm==1.0.27", "numpy==1.26.4")
+    for line in held:
         assert line in listed.split(), listed
     imported = "import torch, torch_npu; print(torch.__file__, torch_npu.__file__)"
     for path in run(tmp_path / "v/bin/python", "-c", imported).stdout.split():
@@ -185,6 +189,7 @@ def test_the_vendors_torch_is_kept_and_what_the_suite_adds_fits_it(
     pip = (tmp_path / "v/bin/python", "-m", "pip", "install", "--dry-run", "--ignore-installed")
     loose = run(*pip, "-r", asks, **here).stdout
     assert "torch-2.13.0" in loose, loose
+    assert "timm-1.0.99" in loose, loose
 
 
 def test_requirements_that_only_another_torch_can_meet_are_refused(
@@ -236,6 +241,43 @@ def test_the_real_requirements_leave_a_torch_that_is_held_alone(tmp_path):
     assert "torch" not in added, added
     assert added["torchvision"].startswith("0.24."), "the release that goes with torch 2.9"
     assert {"timm", "pytest", "pytest-benchmark", "pytest-html"} <= set(added)
+
+
+@pytest.mark.parametrize("local", ["2.9.0+cpu", "2.9.0"])
+def test_the_workflows_install_keeps_torch_and_adds_the_qualified_stack(tmp_path, index, local):
+    """The line of qualify-ascend.yml, where torch of its own index is installed already."""
+    text = (ROOT / ".github/workflows/qualify-ascend.yml").read_text()
+    (line,) = re.findall(r"^ *pip install (.*-r requirements\.txt.*)$", text, re.MULTILINE)
+    assert line.split() == [
+        *("-r", "requirements-ascend.txt", "-r", "requirements.txt", "-c", "constraints.txt")
+    ]
+    plug_in = "torch_npu"
+    wheel(index, plug_in, "2.9.0", f"torch=={local}")
+    wheel(index, plug_in, "2.9.1", "torch==2.13.0")
+    (tmp_path / "requirements-ascend.txt").write_text("torch-npu==2.9.0\n")
+    (tmp_path / "requirements.txt").write_text("torch>=2.9\ntorchvision\ntimm>=1.0.27\n")
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "v"], check=True)
+    python = tmp_path / "v" / "bin" / "python"
+    told = run(python, "-c", "import site; print(site.getsitepackages()[0])")
+    module(Path(told.stdout.strip()), "torch", local)
+    module(Path(told.stdout.strip()), "torchvision", local.replace("2.9", "0.24"))
+    asked = [tmp_path / word if word.endswith(".txt") else word for word in line.split()]
+    done = run(python, "-m", "pip", "install", *asked, PIP_FIND_LINKS=str(index))
+    assert done.returncode == 0, done.stderr
+    listed = run(python, "-m", "pip", "list", "--format=freeze").stdout.split()
+    vision = f"torchvision=={local.replace('2.9', '0.24')}"
+    assert {f"torch=={local}", vision, "timm==1.0.27"} <= set(listed), listed
+    assert {"torch_npu==2.9.0", "torch-npu==2.9.0"} & set(listed), listed
+
+
+def test_the_workflows_cache_is_where_the_weights_are_looked_for():
+    """In a container job the expression `github.workspace` is the path outside the container."""
+    text = (ROOT / ".github/workflows/qualify-ascend.yml").read_text()
+    first = text[text.index("steps:") :].split("      - ")[1]
+    assert 'echo "HF_HOME=$GITHUB_WORKSPACE/.cache/huggingface" >> "$GITHUB_ENV"' in first
+    assert "path: .cache/huggingface\n" in text
+    assert not re.search(r"\$\{\{\s*github\.workspace", text)
 
 
 def test_what_is_installed_here_meets_the_requirements_and_is_left_alone(tmp_path):
@@ -324,7 +366,7 @@ def planned(*arguments):
 def test_make_qualify_prepares_then_runs_pytest_with_the_users_arguments():
     assert planned("qualify", "ARGS=--device npu --qualify") == [
         ".ci/prepare .venv requirements.txt",
-        ".venv/bin/python -m pytest --device npu --qualify",
+        ".venv/bin/python -m pytest tests --device npu --qualify",
     ]
 
 

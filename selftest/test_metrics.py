@@ -1,12 +1,18 @@
 """The precision metrics: best for equal outputs, worse for any other, and never fooled."""
 
 import math
+import runpy
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fixtures.core.backends import backend
+from fixtures.core.backends.base import Device
 from fixtures.core.metrics import METRICS, VARIETY, Metric, compare, variety
 from fixtures.core.records import Status, plain
 
@@ -233,3 +239,54 @@ def test_varied_inputs_pass():
 )
 def test_uniform_inputs_do_not(order, missing):
     assert shortfall(pictures()[order]) == missing
+
+
+# --- the case of tests/test_precision.py at a batch size that does not fit ---------------------
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)
+    CASE = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "test_precision.py"))
+
+
+class Ended(Exception):
+    """What `record.unsupported` ends a case with."""
+
+
+def agreement_case(batch_size, error):
+    """Run the case where `forward` raises; the number of times that the cache was emptied."""
+    emptied = []
+
+    class Small(type(backend("cpu"))):
+        def empty_cache(self, index):
+            emptied.append(index)
+
+        def is_out_of_memory(self, error):
+            return "out of memory" in str(error)
+
+    def forward(images):
+        raise error
+
+    def unsupported(sentence):
+        raise Ended(sentence)
+
+    def batch(size):
+        return SimpleNamespace(images=torch.zeros(size, 3, 2, 2), names=("a",) * size)
+
+    record = SimpleNamespace(unsupported=unsupported)
+    try:
+        CASE["test_agreement"](batch_size, batch, forward, Device(Small()), {}, record)
+    except (AssertionError, Ended, RuntimeError) as ended:
+        return type(ended), str(ended), len(emptied)
+
+
+@pytest.mark.parametrize(("batch_size", "kind"), [(16, AssertionError), (64, Ended)])
+def test_a_batch_that_does_not_fit_is_a_sentence(batch_size, kind):
+    error = torch.OutOfMemoryError("NPU out of memory. Tried to allocate 2 GiB\nmore")
+    told = f"batch size {batch_size} does not fit: NPU out of memory. Tried to allocate 2 GiB"
+
+    ended, sentence, emptied = agreement_case(batch_size, error)
+    assert (ended, sentence.splitlines()[0], emptied) == (kind, told, 1)
+
+
+def test_another_error_of_the_device_goes_on_its_way():
+    assert agreement_case(64, RuntimeError("broken")) == (RuntimeError, "broken", 0)

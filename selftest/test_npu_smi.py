@@ -357,6 +357,42 @@ def test_an_alarm_in_the_table_counts_when_the_query_says_nothing():
     assert told.problems == ("health of NPU 6 chip 0 is Alarm, must be OK",)
 
 
+def test_a_good_answer_does_not_overrule_an_alarm_in_the_table():
+    texts = answers(6, info=sample("info-23.0.6-ids4to7"), m=sample("m-ids4to7"))
+    told = tool(texts).telemetry(2, None, everybody)
+    assert told.health == "Alarm"
+    assert told.problems == (
+        "health of NPU 6 chip 0 is Alarm, must be OK (-t health says OK, the table Alarm)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "asked", "worst"),
+    [
+        ("OK", "OK", "OK"),
+        ("OK", "Warning", "Warning"),
+        ("Critical", "Alarm", "Critical"),
+        ("Warning", "Alarm", "Alarm"),
+        ("UNKNOWN", "OK", "UNKNOWN"),
+        ("NA", "OK", "OK"),
+        ("NA", "NA", None),
+    ],
+)
+def test_the_worse_of_two_states_counts(table, asked, worst):
+    info = sample("info-24.1.rc3").replace("| OK ", f"| {table} ")
+    health = sample("t-health-ok").replace(": OK", f": {asked}")
+    told = tool(answers(info=info, health=health)).telemetry(0, None, everybody)
+    assert told.health == worst
+    assert bool(told.problems) is (worst not in ("OK", None))
+
+
+def test_an_error_code_beside_ok_is_a_warning():
+    health = sample("t-health-ok").replace("Code                     : NA", "Code : 80E01801")
+    told = tool(answers(health=health)).telemetry(0, None, everybody)
+    assert (told.health, told.problems) == ("OK", ())
+    assert told.warnings == ("NPU 0 chip 0 is OK, with the error code 80E01801",)
+
+
 def test_only_this_cards_processes_count():
     texts = answers(4, info=sample("info-23.0.6-ids4to7"), m=sample("m-ids4to7"))
     busy = tool(texts).telemetry(0, None, everybody)

@@ -16,26 +16,11 @@ from fixtures.core.networks import DEFAULT_NETWORK, NETWORKS, Network
 from fixtures.core.operators import DTYPES, ERROR_IN_BOUNDS, OPERATORS, Arithmetic, Coverage
 from fixtures.core.records import UNIT_ROUNDOFF, MathMode, Status
 
-SMALL = {
-    network.name: network
-    for network in (
-        Network(
-            "test_convnext.r160_in1k",
-            num_classes=1000,
-            input_size=(3, 160, 160),
-            widths=(24, 32, 48, 64),
-            depths=(1, 2, 4, 2),
-        ),
-        Network(
-            "convnext_atto",
-            num_classes=1000,
-            input_size=(3, 224, 224),
-            widths=(40, 80, 160, 320),
-            depths=(2, 2, 6, 2),
-        ),
-    )
-}
-CASES = {case.id: case for case in operators.cases(SMALL["test_convnext.r160_in1k"])}
+TANH = NETWORKS["test_convnext.r160_in1k"]
+CONV_MLP = NETWORKS["convnext_atto.d2_in1k"]
+SMALL = dataclasses.replace(TANH, name="small", gelu="erf", norm_eps=1e-6)
+"""A small network with the operators of the default one."""
+CASES = {case.id: case for case in operators.cases(SMALL)}
 CPU = backend("cpu").open(0)
 
 
@@ -56,9 +41,9 @@ def judged(coverage):
     return coverage.status
 
 
-def observe(case_id, break_it=lambda module: None, mode=None):
-    """Run a case of the small network with its module tampered with."""
-    case = CASES[case_id]
+def observe(case_id, break_it=lambda module: None, mode=None, network=SMALL):
+    """Run a case of a network with its module tampered with."""
+    case = next(case for case in operators.cases(network) if case.id == case_id)
     problem = case.problem()
     with torch.no_grad():
         module = break_it(problem.module) or problem.module
@@ -69,11 +54,10 @@ def observe(case_id, break_it=lambda module: None, mode=None):
 # --- the table --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*SMALL, DEFAULT_NETWORK])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_row_runs_on_the_cpu_within_half_of_its_bound(name):
-    network = SMALL.get(name) or NETWORKS[name]
     shares = {}
-    for case in operators.cases(network):
+    for case in operators.cases(NETWORKS[name]):
         coverage = operators.run(case, CPU, MathMode())
         assert judged(coverage) == "supported", coverage.verdict()
         shares.setdefault((coverage.family, case.dtype), []).append(coverage.error_in_bounds)
@@ -111,39 +95,69 @@ def test_an_unknown_network_is_given_the_default_networks_shapes():
     assert unknown[0].site.out == 128
 
 
-KINDS = {
-    "conv2d": ("Conv2d", lambda m: m.groups == 1),
-    "depthwise-conv2d": ("Conv2d", lambda m: m.groups > 1),
-    "layernorm": ("LayerNorm", None),
-    "layernorm2d": ("LayerNorm2d", None),
-    "gelu": ("GELUTanh", None),  # this small network's own choice
-    "linear": ("Linear", None),
-    "global-average-pooling": ("SelectAdaptivePool2d", None),
-}
+IDLE = {"Identity", "Dropout", "Flatten", "FastAdaptiveAvgPool", "AdaptiveAvgPool2d"}
+"""What computes nothing in evaluation, and the inside of the pooling."""
 
 
-def test_shapes_are_those_of_the_network_itself():
+def in_the_network(name):
+    """Every operator of timm's own network: its repr, which has each setting, and input shape."""
     import timm
 
-    model = timm.create_model("test_convnext.r160_in1k").eval()
-    seen = {name: set() for name in KINDS}
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+    seen = set()
 
     def note(module, inputs, output):
-        for name, (kind, chosen) in KINDS.items():
-            if type(module).__name__ == kind and (chosen is None or chosen(module)):
-                out = output.shape[-1 if name == "linear" else 1]
-                seen[name].add((tuple(inputs[0].shape)[1:], out if "conv" in name else None))
+        kind = type(module).__name__
+        if kind == "SelectAdaptivePool2d" or not (list(module.children()) or kind in IDLE):
+            seen.add((repr(module), tuple(inputs[0].shape)[1:]))
 
     for module in model.modules():
         module.register_forward_hook(note)
     with torch.inference_mode():
-        model(torch.zeros(1, 3, 160, 160))
+        model(torch.zeros(1, *NETWORKS[name].input_size, device="meta"))
+    return seen
 
-    assert all(seen.values())
-    for name, shapes in seen.items():
-        sites = {case.site for case in CASES.values() if case.row.id == name}
-        given = {(s.input_shape[1:], s.out if "conv" in name else None) for s in sites}
-        assert given == shapes, name
+
+def in_the_table(network):
+    """The same of the cases."""
+    with torch.device("meta"):
+        return {
+            (repr(case.row.module(case.site)), case.site.input_shape[1:])
+            for case in operators.cases(network)
+            if case.row.id != "stochastic-depth"  # idle unless the network is trained
+        }
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_table_has_the_networks_operators_and_no_other(name):
+    assert in_the_table(NETWORKS[name]) == in_the_network(name)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (TANH, {"gelu": "erf"}),
+        (TANH, {"norm_eps": 1e-6}),
+        (TANH, {"conv_mlp": True}),
+        (CONV_MLP, {"conv_mlp": False}),
+        (CONV_MLP, {"mlp_ratio": 3}),
+    ],
+)
+def test_a_row_with_another_networks_facts_is_seen(row, fault):
+    assert in_the_table(dataclasses.replace(row, **fault)) != in_the_network(row.name)
+
+
+def test_families_are_those_of_the_modules():
+    for network in NETWORKS.values():
+        for case in operators.cases(network):
+            with torch.device("meta"):
+                module = case.row.module(case.site)
+            if isinstance(module, nn.Conv2d):
+                assert case.row.family == ("Conv2d" if module.groups == 1 else "DepthwiseConv2d")
+    ids = {case.id for case in operators.cases(CONV_MLP)}
+    assert {"conv2d-stage0.fc1-float32", "layernorm2d-stage0-float32"} <= ids
+    assert {name for name in ids if name.startswith("linear-stage")} == set()
 
 
 class Dispatched(TorchDispatchMode):
@@ -216,7 +230,8 @@ def test_c_counts_what_is_rounded():
     assert operators.inner_product_bound(99, Arithmetic.of("float32")) == sum_in_u32
     assert operators.inner_product_bound(9, Arithmetic.of("float32")) == 10  # fewer than 36 terms
     hf32 = operators.inner_product_bound(99, Arithmetic.of("float32", "hf32"))
-    assert hf32 == pytest.approx(2 + 2**-12 + sum_in_u32 * 2**-12)
+    u = UNIT_ROUNDOFF["hf32"]
+    assert hf32 == pytest.approx(2 + u + sum_in_u32 * UNIT_ROUNDOFF["ieee"] / u)
     half = operators.inner_product_bound(99, Arithmetic.of("float16"))
     assert half == pytest.approx(2 + sum_in_u32 * 2**-13)
 
@@ -369,26 +384,30 @@ def test_a_planted_fault_is_caught_in_every_dtype(place, fault, dtype):
     assert judged(observe(f"{place}-{dtype}", fault)) == "wrong"
 
 
-def rounded(module, bits):
-    """The module with its operands rounded to nearest, as a matrix unit does it in hardware."""
+def rounded(module, bits, truncated=False):
+    """The module with its operands rounded to `bits`, as a matrix unit does it in hardware."""
 
-    def nearest(x):
+    def shortened(x):
         unit = 1 << (24 - bits)
         whole = x.contiguous().view(torch.int32)
-        return ((whole + unit // 2 - 1 + ((whole // unit) & 1)) & -unit).view(torch.float32)
+        nearest = unit // 2 - 1 + ((whole // unit) & 1)
+        return ((whole + (0 if truncated else nearest)) & -unit).view(torch.float32)
 
     class Rounded(nn.Module):
         def forward(self, x):
-            return module(nearest(x))
+            return module(shortened(x))
 
-    module.weight.copy_(nearest(module.weight))
+    module.weight.copy_(shortened(module.weight))
     return Rounded()
 
 
 BITS = {"hf32": 12, "tf32": 11, "bfloat16": 8}
 
 
-@pytest.mark.parametrize("form", BITS)
+@pytest.mark.parametrize(
+    ("form", "truncated"),
+    [("hf32", False), ("hf32", True), ("tf32", False), ("bfloat16", False)],
+)
 @pytest.mark.parametrize(
     ("name", "field"),
     [
@@ -397,9 +416,9 @@ BITS = {"hf32": 12, "tf32": 11, "bfloat16": 8}
         ("linear-stage0.fc1-float32", "matmul"),
     ],
 )
-def test_rounded_operands_pass_only_where_they_are_declared(name, field, form):
+def test_rounded_operands_pass_only_where_they_are_declared(name, field, form, truncated):
     def as_hardware(module):
-        return rounded(module, BITS[form])
+        return rounded(module, BITS[form], truncated)
 
     declared = observe(name, as_hardware, MathMode(**{field: form}))
     silent = observe(name, as_hardware)
@@ -424,6 +443,42 @@ def test_gelu_is_judged_in_the_form_that_is_declared():
     assert judged(erf_instead) == "wrong"
     assert erf_instead.reason.endswith("all are within the bound of gelu erf")
     assert "all are" not in observe("gelu-stage0-float32", sigmoid_form).reason
+
+
+def erf(module):
+    return nn.GELU()
+
+
+@pytest.mark.parametrize("declared", ["erf", "tanh"])
+def test_gelu_that_asks_for_tanh_is_judged_as_tanh_whatever_is_declared(declared):
+    mode = MathMode(gelu=declared)
+    right = observe("gelu-stage0-float32", mode=mode, network=TANH)
+    wrong = observe("gelu-stage0-float32", erf, mode, TANH)
+
+    assert judged(right) == "supported"
+    assert right.arithmetic == "tanh"
+    assert judged(wrong) == "wrong"
+    assert wrong.reason.endswith("all are within the bound of gelu erf")
+
+
+def other_eps(module):
+    module.eps = 1e-6 if module.eps == 1e-5 else 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("network", "place", "fault"),
+    [
+        (TANH, "layernorm-stage0", other_eps),
+        (TANH, "layernorm2d-stem", other_eps),
+        (CONV_MLP, "layernorm2d-stage3", other_eps),
+        (CONV_MLP, "conv2d-stage3.fc1", dropped_channel),
+        (CONV_MLP, "conv2d-stage3.fc2", dropped_output),
+        (CONV_MLP, "conv2d-stage3.fc2", no_bias),
+    ],
+)
+def test_a_planted_fault_is_caught_in_other_networks(network, place, fault, dtype):
+    assert judged(observe(f"{place}-{dtype}", fault, network=network)) == "wrong"
 
 
 # --- StochasticDepth --------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def test_identity_is_worst_where_it_differs_from_its_bound(values, worst):
     limit = all_limits(())["identity"]
     cases = tuple(
         Case(
-            f"tests/test_precision.py::test_precision[b{n}]",
+            f"tests/test_precision.py::test_agreement[b{n}]",
             Status.PASS,
             figures=(Figure("identity", value),),
             limits=(limit,),
@@ -254,7 +254,7 @@ def test_a_metric_without_a_value_says_why():
     """An output of the wrong shape has no figures, and the report says that."""
     figure = Figure("max_abs_error", None, reason="the output has the shape (1, 2)")
     case = Case(
-        "tests/test_precision.py::test_precision[b1]",
+        "tests/test_precision.py::test_agreement[b1]",
         Status.FAIL,
         figures=(figure,),
         limits=(all_limits(())["max_abs_error"],),
@@ -504,7 +504,7 @@ def test_the_page_shows_what_an_engineer_looks_for():
 
     for text in (
         "torch_version: 2.9.0+cpu",
-        "[PASS] Environment check",
+        "[INCOMPLETE] Environment check",
         "Max absolute error 0.0109999 16 < 0.05 PASS 0.0118 -6.8 %",
         "Mean 36.81 58.31 -36.9 %",
         "p99 not measured (320 samples; p99 needs 662 at 99% confidence)",
@@ -527,7 +527,7 @@ def test_the_page_says_what_was_not_run():
     assert "This was a subset" in smoke
     assert "cases were deselected by -m 'smoke'" in smoke
     assert "test_inference.py" in smoke
-    assert "tests/test_precision.py::test_precision[b4]" in smoke
+    assert "tests/test_precision.py::test_agreement[b4]" in smoke
     assert "npu-smi is not installed" in broken
     assert "(informs only)" in broken
     assert "mean cosine similarity was set by --limit" in broken.lower()
@@ -720,7 +720,7 @@ def test_the_document_holds_the_measured_values():
 
     for line in (
         "torch_version: 2.9.0+cpu",
-        "[PASS] Environment check",
+        "[INCOMPLETE] Environment check",
         "| `GELU` | supported | 12 | float32, float16, bfloat16 | 0.46 | gelu |",
         "| Latency, batch 1 | PASS | 1 of 1 | Mean: bs=1, 36.81 ms |",
         "| Mean | 36.81 | 58.31 | -36.9 % |",

@@ -57,10 +57,14 @@ def test_bad_limits_are_refused(texts, words):
         parse_limits(texts, KNOWN)
 
 
-def test_the_digest_of_the_limits_changes_with_any_of_them():
+def test_the_digest_of_the_limits_changes_with_any_of_them(tmp_path):
     limits = all_limits((1, 16))
-    assert digest(limits) == digest(all_limits((1, 16)))
-    assert digest(with_overrides(limits, {"max_abs_error": 0.04})) != digest(limits)
+    (tmp_path / "tests").mkdir()
+    before = digest(limits, tmp_path)
+    assert before == digest(all_limits((1, 16)), tmp_path)
+    assert digest(with_overrides(limits, {"max_abs_error": 0.04}), tmp_path) != before
+    (tmp_path / "tests" / "test_x.py").write_text("LIMIT = 100")
+    assert digest(limits, tmp_path) != before, "code that judges counts as well"
     changed = with_overrides(limits, {"latency_mean_ms": 60.0})
     assert changed["latency_mean_ms"].bound == 60.0
     assert not changed["latency_mean_ms"].loosened

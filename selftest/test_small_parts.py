@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
 from fixtures.core import neighbours
 from fixtures.core.batches import DISTINCT, Batches
 from fixtures.core.clock import Clock
-from fixtures.core.fallback import StderrTap
+from fixtures.core.fallback import Tap
 from selftest.conftest import ROOT
 
 
@@ -51,21 +52,34 @@ def test_a_reference_row_is_computed_once_and_is_the_same_in_every_batch():
     assert torch.equal(large.images[DISTINCT], large.images[0])
 
 
+PATTERN = r"(?i)operator '([^']+)' .* fall ?back to run on the CPU"
+LINE = "CAUTION: The operator 'aten::foo' is not there and will fall back to run on the CPU.\n"
+
+
 def test_the_tap_hears_the_descriptor_and_passes_on_what_it_heard(tmp_path, capfd):
-    tap = StderrTap(tmp_path / "stderr.log")
-    pattern = r"(?i)operator '([^']+)' .* fall ?back to run on the CPU"
-    line = b"CAUTION: The operator 'aten::foo' is not there and will fall back to run on the CPU.\n"
+    tap = Tap(tmp_path / "stderr.log")
     with tap.listen():
-        os.write(2, line)
-    assert capfd.readouterr().err.encode() == line
-    assert tap.fallbacks(pattern) == ["aten::foo"]
-    assert tap.fallbacks(pattern) == []
+        os.write(2, LINE.encode())
+        assert tap.heard(PATTERN) == ["aten::foo"], "at once, not only afterwards"
+    assert capfd.readouterr().err == LINE
+    assert tap.news(PATTERN) == ["aten::foo"]
     with tap.listen():
-        os.write(2, line)
-    assert tap.fallbacks(pattern) == [], "each operator is announced once"
-    assert tap.all_fallbacks == ("aten::foo",)
-    assert tap.fallbacks(None) == []
-    assert (tmp_path / "stderr.log").read_bytes() == 2 * line
+        os.write(2, LINE.encode())
+    assert tap.news(PATTERN) == [], "each operator is news once"
+    assert tap.heard(PATTERN) == ["aten::foo"]
+    assert tap.heard(None) == []
+    assert (tmp_path / "stderr.log").read_text() == 2 * LINE
+
+
+def test_the_tap_hears_warnings_that_the_user_silenced(tmp_path):
+    tap = Tap(tmp_path / "stderr.log")
+    with warnings.catch_warnings(record=True) as outside:
+        warnings.simplefilter("ignore")
+        with tap.listen():
+            warnings.warn(LINE, stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+    assert tap.news(PATTERN) == ["aten::foo"]
+    assert outside == [], "who asked not to be told is not told"
 
 
 def test_another_run_on_the_same_device_is_known_while_it_lives(tmp_path):

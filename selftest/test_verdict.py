@@ -8,14 +8,24 @@ from hypothesis import strategies as st
 
 from fixtures.core.records import Case, Qualification, Status
 from fixtures.core.verdict import (
+    REQUIRED_BY_SIZE,
     REQUIRED_MARKERS,
     case_counts,
     conclude,
+    environment_word,
     exit_code,
     measured_nothing,
 )
 
-CASES = tuple(Case(f"tests/test_{m}.py::test", Status.PASS, (m,)) for m in REQUIRED_MARKERS)
+CASES = (
+    *(Case(f"tests/test_{m}.py::test", Status.PASS, (m,)) for m in REQUIRED_MARKERS),
+    Case("tests/test_latency.py::test_latency", Status.PASS),
+    *(
+        Case(f"tests/{stem}[b{size}]", Status.PASS)
+        for stem in REQUIRED_BY_SIZE
+        for size in (1, 4, 8, 16)
+    ),
+)
 WEIGHTS = {
     "source": "pretrained",
     "sha256": "ab" * 32,
@@ -176,6 +186,15 @@ def test_a_run_of_skips_measured_nothing_and_never_exits_0():
         ({"selection": {"reasons": ["-m x"]}}, (Case("a::b", Status.NOT_RUN),), True, 1),
         ({"selection": {"reasons": ["-m x"]}}, (Case("a::b", Status.NOT_RUN),), False, 0),
         (with_weights(source="synthetic"), (), True, 1),
+        (
+            {
+                "selection": {"reasons": ["-m precision"]},
+                "limits": {"x": {"name": "x", "bound": 2.0, "default": 1.0, "loosened": True}},
+            },
+            (),
+            True,
+            1,
+        ),
         ({}, (Case("a::b", Status.FAIL),), False, 1),
     ],
 )
@@ -187,6 +206,32 @@ def test_exit_codes(facts, extra, qualify, expected):
 @pytest.mark.parametrize("code", [2, 3, 4])
 def test_pytests_own_worse_codes_stay(code):
     assert exit_code(run(), conclude(run()), code, False) == code
+
+
+@pytest.mark.parametrize("name", ["test_agreement[b8]", "test_throughput[b16]", "test_latency"])
+def test_a_case_that_no_whole_run_is_without_is_missed(name):
+    left = tuple(case for case in CASES if not case.id.endswith(name))
+    facts = {"selection": {"selected": [c.id for c in left], "reasons": []}}
+    verdict = conclude(run(left, **facts))
+    assert verdict.status == "INCOMPLETE"
+    assert any(name in reason for reason in verdict.reasons)
+
+
+def test_code_that_is_not_its_commits_does_not_qualify():
+    assert status(run(suite={"commit": "abc", "dirty": True})) == "INCOMPLETE"
+    assert status(run(suite={"commit": "abc", "dirty": False})) == "QUALIFIED"
+
+
+def test_the_environment_check_passes_only_when_all_of_it_did():
+    from fixtures.core.environment import CHECKS
+
+    checks = [Case(f"t::{n}", Status.PASS, ("environment",)) for n in range(len(CHECKS))]
+    assert environment_word(checks) == "PASS"
+    assert environment_word(checks[1:]) == "INCOMPLETE"
+    checks[0] = dataclasses.replace(checks[0], status=Status.NOT_RUN)
+    assert environment_word(checks) == "INCOMPLETE"
+    checks[1] = dataclasses.replace(checks[1], status=Status.FAIL)
+    assert environment_word(checks) == "FAIL"
 
 
 def test_counts_leave_out_zeros():

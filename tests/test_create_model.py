@@ -69,7 +69,7 @@ def test_block_sensitivity(cpu_model, subject, batch, limits, record):
         measured = blocks.block_sensitivity(cpu_model, batch(2).images[1])
     record(measured)
     if not measured.blocks:
-        record.unsupported(f"{subject.model} has no block that can be skipped")
+        record.not_run(f"{subject.model} has no block that can be skipped")
     verdict = measured.judge(limits[blocks.BLOCK_SENSITIVITY.name])
     if subject.weights.source == "pretrained":
         record.informs()

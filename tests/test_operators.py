@@ -27,5 +27,6 @@ def test_operator(case, device, record):
         record.unsupported(f"the {device.backend.name} backend does not list {case.dtype}")
 
     coverage = operators.run(case, device, device.math_mode())
+    coverage = operators.with_fallback(coverage, record.fallbacks())
     verdict = record(coverage, operators.ERROR_IN_BOUNDS)
     assert verdict

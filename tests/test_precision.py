@@ -6,6 +6,7 @@ import pytest
 
 from fixtures import SETTINGS
 from fixtures.core.metrics import METRICS, VARIETY, compare, variety
+from fixtures.core.settings import DEFAULT_BATCH_SIZES
 
 pytestmark = pytest.mark.precision
 
@@ -32,13 +33,25 @@ def test_inputs_differ(batch, record):
     assert verdict
 
 
-def test_agreement(batch_size, batch, forward, limits, record):
+def test_agreement(batch_size, batch, forward, device, limits, record):
     """At this batch size the device gives the CPU's features, row by row."""
     import torch
 
     size = -(-DISTINCT // batch_size) * batch_size
     inputs = batch(size)
-    got = torch.cat([forward(images) for images in inputs.images.split(batch_size)])
+    too_large = ""
+    try:
+        got = torch.cat([forward(images) for images in inputs.images.split(batch_size)])
+    except (RuntimeError, MemoryError) as error:
+        if not device.backend.is_out_of_memory(error):
+            raise
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        too_large = f"batch size {batch_size} does not fit: {words}"
+    if too_large:  # outside of the handler, where the error holds the tensors no longer
+        device.backend.empty_cache(device.index)
+        assert batch_size not in DEFAULT_BATCH_SIZES, too_large
+        record.unsupported(too_large)
+
     agreement = compare(got, inputs.reference, inputs.names, batch_size)
     worst = agreement.worst_row
     verdict = record(
