@@ -173,3 +173,27 @@ def test_a_subset_never_replaces_the_copy_of_a_full_run(tmp_path):
     wanted = tmp_path / "mine" / "result.json"
     publish.copy_out(part, qualification(top, ["-m smoke"], str(wanted)))
     assert json.loads(wanted.read_text())["selection"]["reasons"] == ["-m smoke"]
+
+
+def test_a_fusion_result_that_appears_when_the_process_ends_is_put_into_its_reports(tmp_path):
+    from fixtures.core.report import html
+    from fixtures.core.verdict import conclude
+
+    begin(tmp_path).close()
+    run = journal.read(tmp_path).qualification()
+    publish.publish(tmp_path, run, html=True)
+    publish.refresh_fusion(tmp_path, 4711)
+    assert stored(tmp_path)["fusion"] is None, "there is none yet"
+    made = tmp_path / "FE" / "4711" / "fusion_result.json"
+    made.parent.mkdir(parents=True)
+    passes = {"MyFusionPass": {"effect_times": "2", "match_times": "3"}}
+    made.write_text(json.dumps({"session_and_graph_id_0_0": {"graph_fusion": passes}}))
+    page = tmp_path / publish.HTML_NAME
+    page.write_text(f"<p>kept</p>{html.fragment(run, conclude(run))}<p>kept too</p>")
+    publish.refresh_fusion(tmp_path, 4711)
+    assert stored(tmp_path)["fusion"]["found"] is True
+    text = page.read_text()
+    assert text.startswith("<p>kept</p>")
+    assert text.endswith("<p>kept too</p>")
+    assert "MyFusionPass" in text
+    assert "MyFusionPass" in (tmp_path / "adaptation_report.md").read_text()
