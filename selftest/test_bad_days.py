@@ -201,7 +201,7 @@ def test_a_kill_keeps_what_was_measured(suite):
 
 def test_a_case_that_hangs_with_the_interpreters_lock_is_ended_and_reported(suite):
     case_file(suite, SLOW.format(wait="ctypes.PyDLL(None).sleep(300)"))
-    run = suite.run(*SMALL, "tests/test_planted.py", "--case-timeout", "20")
+    run = suite.run(*SMALL, "tests/test_planted.py", "--case-timeout", "30")
     assert run.code != 0, run.out
     assert "hung and was ended" in run.out
     assert run.report["verdict"]["status"] == "NOT QUALIFIED"

@@ -15,16 +15,19 @@ from fixtures.core.fallback import Tap
 from selftest.conftest import ROOT
 
 
-def test_each_second_is_counted_once_for_the_innermost_purpose():
+def test_each_second_is_counted_once_for_the_innermost_purpose(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     clock = Clock()
+    now[0] += 1  # nobody's: the suite's own
     with clock.spent("model"):
-        time.sleep(0.05)
+        now[0] += 2
         with clock.spent("reference"):
-            time.sleep(0.1)
+            now[0] += 4
+        now[0] += 8
     seconds = clock.seconds()
-    assert 0.04 < seconds["model"] < 0.1
-    assert 0.09 < seconds["reference"] < 0.2
-    assert sum(v for k, v in seconds.items() if k != "total") == pytest.approx(seconds["total"])
+    assert (seconds["suite"], seconds["model"], seconds["reference"]) == (1, 10, 4)
+    assert sum(v for k, v in seconds.items() if k != "total") == seconds["total"] == 15
 
 
 def test_an_unknown_purpose_is_refused():
