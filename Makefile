@@ -2,15 +2,25 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: qualify selftest lint proof tools
+.PHONY: qualify rehearse-npu selftest lint proof tools
 
 # ARGS are pytest's: make qualify ARGS="--device npu --qualify"
 qualify:
 	@.ci/prepare $(VENV) requirements.txt
 	$(PY) -m pytest tests $(ARGS)
 
+# The whole qualification on a simulated Ascend card, by the real torch-npu; no card, no CANN.
+rehearse-npu: export PYTHONPATH := $(CURDIR)/$(VENV)/torch-npu/2.9.0
+rehearse-npu: export ASCEND_RT_VISIBLE_DEVICES ?= 0
+rehearse-npu: export PYTORCH_NPU_ALLOC_CONF ?= expandable_segments:True
+rehearse-npu:
+	@PYTHONPATH= .ci/prepare $(VENV) requirements.txt
+	@PYTHONPATH= .ci/torch-npu $(VENV) 2.9.0
+	$(PY) -m pytest tests --device npu --simulate 1 $(ARGS)
+
 tools:
 	@.ci/prepare $(VENV) requirements.txt selftest/requirements.txt
+	@.ci/torch-npu $(VENV)
 
 lint: tools
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .

@@ -5,6 +5,7 @@
 pytest_plugins = [
     "fixtures.timing",
     "fixtures.models",
+    "fixtures.afterwards",
     "fixtures.devices",
     "fixtures.recording",
     "fixtures.options",

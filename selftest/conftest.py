@@ -57,7 +57,9 @@ class Suite:
     def environment(self, **changes: str | None) -> dict[str, str]:
         """The environment of a run: no hub, no leftovers of this process."""
         kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "ASCEND", "HF_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTEST_", "ASCEND", "HF_", "SIMULATED_"))
         }
         kept |= {
             "HF_HUB_OFFLINE": "1",
@@ -87,6 +89,25 @@ class Suite:
         process = self.start(*arguments, cwd=cwd, **environment)
         out, _ = process.communicate(timeout=300)
         return Outcome(process.returncode, out, self.reports)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what became of each hardware fault (test_simulated_cards.py), under xdist as well."""
+    planted, caught = {}, {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for key, value in getattr(report, "user_properties", ()):
+                if key == "planted":
+                    planted[value[0]] = value[1]
+                elif key == "caught":
+                    caught[value[0]] = value[1:]
+    if not caught:
+        return
+    tell = terminalreporter.write_line
+    terminalreporter.section("hardware faults on simulated cards")
+    for name, (case, sentence, verdict) in caught.items():
+        tell(f"{name}: planted: {planted.get(name, 'not measured in this run')}")
+        tell(f"    {case}; verdict {verdict}{f': {sentence}' if sentence else ''}")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 from fixtures.core import references
 from fixtures.core.backends.base import Telemetry
-from fixtures.core.environment import Environment, Host
+from fixtures.core.environment import AFTERWARDS, Environment, Host
 from fixtures.core.latency import Latency, Synchronisation, Throughput
 from fixtures.core.limits import all_limits, with_overrides
 from fixtures.core.metrics import Agreement, RowAgreement
@@ -239,6 +239,10 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
     made.append(
         _case("test_inference.py::test_extract", "inference", records={"inference": inference})
     )
+    made += [
+        _case(f"test_afterwards.py::test_afterwards[{row.id}]", "environment", "smoke")
+        for row in AFTERWARDS
+    ]
     return tuple(made)
 
 

@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from fixtures.core.backends import BACKENDS, backend, other
-from fixtures.core.backends.base import Backend, BackendUnavailable, Device, one_line
+from fixtures.core.backends.base import (
+    Backend,
+    BackendUnavailable,
+    Device,
+    Telemetry,
+    one_line,
+)
 from fixtures.core.backends.cpu import CpuBackend, memory_bytes, model_name
 from fixtures.core.backends.cuda import FIELDS, CudaBackend, parse_rows, select_row
 from fixtures.core.backends.generic import (
@@ -439,6 +445,38 @@ def test_the_index_goes_through_the_visible_devices(npu, monkeypatch):
     assert made.telemetry(1).temperature_c == 42
 
 
+def test_memory_in_use_is_that_of_every_chip_of_the_host(npu, monkeypatch):
+    texts = answers(7, info=sample("info-23.0.6-ids4to7"), m=sample("m-ids4to7"))
+    made, _ = npu(texts)
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1,3")
+    name, used = made.memory_in_use(1)
+    assert name == "NPU 7 chip 0"
+    assert used.pop("NPU 4 chip 0") == 29096, "not visible, and shown all the same"
+    assert used == {f"NPU {n} chip 0": 2825 + n for n in (5, 6, 7)}
+    made, _ = npu(answers(m=sample("bad-id")))
+    assert made.memory_in_use(0) is None, "which chip it is cannot be told"
+
+
+def test_the_current_device_and_what_is_reserved_are_asked_where_they_can_be(npu):
+    made, namespace = npu(current_device=lambda: 1)
+    assert made.current() == 1
+    assert made.reserved_memory(0) == 5 << 20
+    del namespace.current_device, namespace.memory_reserved
+    assert made.current() is None
+    assert made.reserved_memory(0) is None
+    assert CpuBackend().current() is CpuBackend().reserved_memory(0) is None
+
+
+def test_without_a_tool_of_their_own_for_it_telemetry_tells_the_memory_in_use():
+    made = Backend()
+    made.name = "fake"
+    made.telemetry = lambda index: Telemetry("tool", True, memory_used_mib=9.0)
+    assert made.memory_in_use(2) == ("fake:2", {"fake:2": 9.0})
+    for told in (None, Telemetry("tool", True), Telemetry("tool", True, mapped=False)):
+        made.telemetry = lambda index, told=told: told
+        assert made.memory_in_use(2) is None
+
+
 def test_properties_may_lack_what_is_asked(npu):
     made, _ = npu(get_device_properties=lambda index: SimpleNamespace())
     assert made.total_memory(0) == 29 * GIB
@@ -671,6 +709,17 @@ OOM = "NPU out of memory. Tried to allocate 64.00 GiB (NPU 0; 32.00 GiB total ca
         (RuntimeError("[PID:1] EL0004 blah"), True, False),
         (RuntimeError("ACL stream synchronize failed, error code:507015"), False, True),
         (RuntimeError("error code is 507899 An internal error occurs in the Driver"), False, True),
+        # the code decides, whatever the words and the type
+        (RuntimeError("error code is 507018, NPU out of memory"), False, True),
+        (torch.OutOfMemoryError("error code is 507899 ... EL0004 207018"), False, True),
+        (torch.OutOfMemoryError(f"The Inner error is reported as above. {OOM}"), False, True),
+        (RuntimeError("aicore exception 507015, out of memory"), False, True),
+        (RuntimeError("aclrtMalloc, error code is 207001, 507904 bytes asked"), True, False),
+        (RuntimeError("aclrtMalloc, error code is 207001 (507015 before)"), True, False),
+        # sizes that look like codes
+        (RuntimeError("EL0004: Failed to allocate memory of 507904 bytes"), True, False),
+        (torch.OutOfMemoryError(f"{OOM} 507904"), True, False),
+        (RuntimeError("took 507.015 ms, 1507015 calls"), False, False),
         (RuntimeError("error code is 507054 HBM MULTI BIT ECC ERROR."), False, True),
         (RuntimeError("The Inner error is reported as above. The process exits"), False, True),
         (RuntimeError("shape [5070151] is invalid"), False, False),
@@ -682,6 +731,84 @@ def test_errors_are_told_apart(error, memory, device):
     made = NpuBackend()
     assert made.is_out_of_memory(error) is memory
     assert made.is_device_error(error) is device
+
+
+LOST = RuntimeError("error code is 507015")
+
+
+def raised(error, **links):
+    """An exception with a cause, a context or members."""
+    for name, value in links.items():
+        setattr(error, name, value)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (LOST, LOST),
+        (raised(ValueError("x"), __cause__=LOST), LOST),
+        (raised(ValueError("x"), __context__=raised(KeyError("y"), __context__=LOST)), LOST),
+        (raised(Exception("a group"), exceptions=(ValueError("x"), LOST)), LOST),
+        (ValueError("x"), None),
+    ],
+)
+def test_a_device_error_is_found_behind_others(error, found):
+    assert NpuBackend().device_error(error) is found
+
+
+def test_a_circle_of_errors_ends():
+    one = ValueError("x")
+    raised(one, __context__=raised(KeyError("y"), __context__=one))
+    assert NpuBackend().device_error(one) is None
+
+
+def test_a_device_remembers_its_first_error_although_it_was_caught(monkeypatch):
+    device = Device(NpuBackend())
+    told = iter(["size mismatch", "error code is 507015\nmore", "error code is 507018"])
+
+    def fail(index):
+        raise RuntimeError(next(told))
+
+    monkeypatch.setattr(device.backend, "synchronize", fail)
+    for failure in ("", "error code is 507015", "error code is 507015"):
+        with pytest.raises(RuntimeError):
+            device.synchronize()
+        assert device.failure == failure
+
+
+def test_a_device_that_obeys_is_left_alone():
+    device = CpuBackend().open(0)
+    for _ in range(3):
+        device.check_obedience()
+    assert device.failure == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (None, "1 + 1 gave 1 on cpu"),
+        (RuntimeError("error code is 507015\nat length"), "error code is 507015"),
+        (RuntimeError("not enough memory: you tried to allocate 4 bytes"), ""),
+        (NotImplementedError("there is no such operator"), ""),
+    ],
+)
+def test_a_device_that_drops_what_it_is_told_has_failed(monkeypatch, error, failure):
+    asked = []
+
+    def stale(one, other):
+        asked.append(one)
+        if error is not None:
+            raise error
+        return one
+
+    device = CpuBackend().open(0)
+    monkeypatch.setattr(device.backend, "is_device_error", NpuBackend().is_device_error)
+    monkeypatch.setattr(torch.Tensor, "__add__", stale)
+    device.check_obedience()
+    assert device.failure == failure
+    device.check_obedience()
+    assert len(asked) == (1 if failure else 2), "one that has failed is not asked again"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import time
 
 import pytest
 
-from selftest.conftest import SMALL
+from selftest.conftest import SMALL, Outcome, Suite
 
 # --- bad input: refused at once, in one sentence that names option, value and cure ---------------
 
@@ -176,8 +177,6 @@ def test_ctrl_c_keeps_what_was_measured(suite):
     wait_for(suite.root / "second", process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
-    from selftest.conftest import Outcome
-
     run = Outcome(process.returncode, out, suite.reports)
     assert run.code == 2, out
     assert run.report["verdict"]["status"] == "INCOMPLETE"
@@ -186,8 +185,6 @@ def test_ctrl_c_keeps_what_was_measured(suite):
 
 
 def test_a_kill_keeps_what_was_measured(suite):
-    from selftest.conftest import Outcome
-
     case_file(suite, SLOW.format(wait="time.sleep(300)"))
     process = suite.start(*SMALL, "tests/test_planted.py")
     wait_for(suite.root / "second", process)
@@ -209,25 +206,234 @@ def test_a_case_that_hangs_with_the_interpreters_lock_is_ended_and_reported(suit
     measured_before(run)
 
 
-def test_a_device_error_ends_the_measurements_of_the_process(suite):
-    case_file(
-        suite,
-        """
+END_HANGS = {
+    "with the lock": "import atexit\natexit.register(ctypes.PyDLL(None).sleep, 300)\n",
+    "in a thread": "import threading\nthreading.Thread(target=time.sleep, args=(300,)).start()\n",
+}
+
+
+def test_a_process_that_hangs_at_its_end_is_ended_and_its_reports_say_so(tmp_path):
+    """Both at once, each in its own copy: the wait is most of the time."""
+    started = []
+    for number, hang in enumerate(END_HANGS.values()):
+        (tmp_path / str(number)).mkdir()
+        suite = Suite(tmp_path / str(number))
+        case_file(suite, f"{hang}\n\ndef test_first():\n    'It passes.'\n")
+        arguments = (*SMALL, "tests/test_planted.py", "--case-timeout", "30", "--report=out/r.json")
+        started.append((suite, suite.start(*arguments)))
+    for suite, process in started:
+        out, _ = process.communicate(timeout=200)
+        run = Outcome(process.returncode, out, suite.reports)
+        assert run.code != 0, out
+        assert run.report["verdict"]["status"] == "NOT QUALIFIED"
+        assert run.case("the end of the process")["status"] == "HANG"
+        assert run.case("test_first")["status"] == "PASS"
+        reason = "the end of the process did not end within 30 s since the last report"
+        for name in ("report.html", "adaptation_report.md", "validation_report.json"):
+            for folder in (run.newest, suite.reports, suite.root / "out"):
+                copy = folder / ("r.json" if folder.name == "out" and "json" in name else name)
+                assert reason in copy.read_text(encoding="utf-8"), copy
+        (line,) = [line for line in out.splitlines() if line.startswith("qualification: the end")]
+        assert reason in line
+
+
+DEVICE_ERRORS = {
+    "in the case": """
+@pytest.mark.precision
+def test_first(device):
+    "The device fails."
+    raise RuntimeError("aicore exception, error code is 507015")
+""",
+    "in a session fixture": """
+@pytest.fixture(scope="session")
+def device_model(device):
+    "The network cannot be brought to the device."
+    raise RuntimeError("aicore exception, error code is 507015")
+
+@pytest.mark.precision
+def test_first(device_model):
+    "The device fails before the case."
+""",
+    "in teardown": """
+@pytest.fixture
+def late(device):
+    yield
+    raise RuntimeError("aicore exception, error code is 507015")
+
+@pytest.mark.precision
+def test_first(late):
+    "The device fails after the case."
+""",
+    "in two teardowns": """
+@pytest.fixture
+def late(device):
+    yield
+    raise RuntimeError("aicore exception, error code is 507015")
+
+@pytest.fixture
+def later(device):
+    yield
+    raise ValueError("and another one")
+
+@pytest.mark.precision
+def test_first(late, later):
+    "pytest makes a group of the errors."
+""",
+    "behind another error": """
+@pytest.mark.precision
+def test_first(device):
+    "The device fails, and another error is raised of it."
+    try:
+        raise RuntimeError("aicore exception, error code is 507015")
+    except RuntimeError as error:
+        raise ValueError("something went wrong") from error
+""",
+    "caught by the case": """
 @pytest.mark.precision
 def test_first(device, monkeypatch):
-    "The device fails."
-    device.backend.is_device_error = lambda error: "507015" in str(error)
-    raise RuntimeError("aicore exception 507015")
+    "The device fails, and the case goes on."
+    def fail(index):
+        raise RuntimeError("aicore exception, error code is 507015")
+    monkeypatch.setattr(device.backend, "synchronize", fail)
+    with pytest.raises(RuntimeError):
+        device.synchronize()
+""",
+    "not raised at all": """
+@pytest.mark.precision
+def test_first(device, monkeypatch):
+    "The device drops what it is told, as torch_npu does once its queue has failed."
+    import torch
+    plus = torch.Tensor.__add__
+    def stale(one, other):
+        return one if one is other else plus(one, other)
+    torch.Tensor.__add__ = stale
+""",
+}
+
+
+@pytest.mark.parametrize("error", DEVICE_ERRORS.values(), ids=DEVICE_ERRORS)
+def test_a_device_error_ends_the_measurements_of_the_process(suite, request, error):
+    conftest(
+        suite,
+        """
+from fixtures.core.backends.cpu import CpuBackend
+CpuBackend.is_device_error = lambda self, error: (
+    isinstance(error, RuntimeError) and "507015" in str(error)
+)
+""",
+    )
+    case_file(
+        suite,
+        error
+        + """
 
 @pytest.mark.precision
 def test_second(device):
     "Nothing after it counts."
+
+@pytest.mark.precision
+def test_third(cpu):
+    "What needs no device still runs."
 """,
     )
-    run = suite.run(*SMALL, "tests/test_planted.py")
+    asked = "in the case" in request.node.name  # reading the environment takes a while
+    run = suite.run(
+        *(*SMALL, "tests/test_planted.py"), *(["tests/test_afterwards.py"] if asked else [])
+    )
     assert run.code == 1, run.out
+    told = "1 + 1 gave 1 on cpu" if "stale" in error else "507015"
+    assert run.case("test_first")["status"] == "FAIL"
     assert run.case("test_second")["status"] == "NOT RUN"
-    assert "507015" in run.case("test_second")["reason"]
+    assert told in run.case("test_second")["reason"]
+    assert run.case("test_third")["status"] == "PASS"
+    if asked:
+        assert run.case("test_afterwards[card-health]")["status"] == "UNSUPPORTED"
+    for name in ("report.html", "adaptation_report.md", "validation_report.json"):
+        text = (run.newest / name).read_text(encoding="utf-8")
+        assert "the device failed in tests/test_planted.py::test_first" in text, name
+        assert "nothing measured on it afterwards counts" in text
+    assert told in run.report["verdict"]["reasons"][0]
+    assert "nothing measured on it afterwards counts" in run.out
+
+
+CORRUPT = """
+from fixtures.core import copies
+
+class Flipping(torch.Tensor):
+    "A tensor on the device, of which every second reading is wrong in two elements."
+    reads = 0
+    def to(self, *where, **how):
+        Flipping.reads += 1
+        copy = self.as_subclass(torch.Tensor).clone()
+        if Flipping.reads % 2 == 0:
+            copy.view(torch.int32).view(-1)[:2] ^= 1
+        return copy
+
+class There(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, x):
+        return self.model(x).as_subclass(Flipping)
+
+@pytest.fixture(scope="session")
+def device_model(moved):
+    return There(moved.model)
+"""
+
+
+def test_a_copy_that_changes_bits_fails_the_case_in_a_sentence(suite):
+    conftest(suite, f"import pytest, torch\n{CORRUPT}")
+    run = suite.run(*SMALL, "tests/test_latency.py", "tests/test_precision.py", "-m", "smoke")
+    assert run.code == 1, run.out
+    for name in ("test_latency", "test_agreement[b8]"):
+        assert run.case(name)["status"] == "FAIL"
+        (sentence,) = run.case(name)["sentences"]
+        assert re.fullmatch(r"a copy from cpu changed 2 of \d+ elements", sentence)
+    assert run.case("test_inputs_differ")["status"] == "PASS"
+
+
+SICK = """
+from dataclasses import replace
+from fixtures.core.backends.base import Telemetry
+from fixtures.core.backends.cpu import CpuBackend
+from fixtures.core.npu_smi import ECC, TEMPERATURE
+
+READINGS = []
+
+def telemetry(self, index):
+    "A card that the work makes sick."
+    READINGS.append(Telemetry(
+        "npu-smi", True, health="OK", temperature_c=40.0, name="910B4", limits=(ECC, TEMPERATURE),
+        ecc={"HBM Single Bit Error Count": 1, "HBM Double Bit Error Count": 0},
+    ))
+    if len(READINGS) > 1:
+        return replace(
+            READINGS[0], health="Alarm", problems=("health of this card is Alarm, must be OK",),
+            ecc={"HBM Single Bit Error Count": 6, "HBM Double Bit Error Count": 1},
+        )
+    return READINGS[0]
+
+CpuBackend.telemetry = telemetry
+"""
+
+
+def test_a_card_that_the_work_made_sick_is_not_qualified(suite):
+    """Also where the card was not asked for beforehand: it is read before the first case."""
+    conftest(suite, SICK)
+    run = suite.run(*SMALL, "tests/test_precision.py", "tests/test_afterwards.py", "-m", "smoke")
+    assert run.code == 1, run.out
+    ended = {case["id"]: case for case in run.report["cases"]}
+    assert list(ended)[-1].startswith("tests/test_afterwards.py"), "last of all"
+    assert run.case("test_afterwards[card-health]")["status"] == "FAIL"
+    ecc = run.case("test_afterwards[card-ecc]")
+    assert ecc["status"] == "FAIL"
+    assert "HBM Double Bit Error Count rose from 0 to 1 during the run" in ecc["sentences"]
+    assert ecc["doubts"] == ["HBM Single Bit Error Count rose from 1 to 6 during the run"]
+    assert run.case("test_afterwards[card-temperature]")["status"] == "PASS"
+    assert run.report["environment"]["telemetry"]["health"] == "OK"
+    assert run.report["facts"]["afterwards"]["health"] == "Alarm"
+    assert "Card health afterwards" in (run.newest / "adaptation_report.md").read_text()
 
 
 def test_an_operator_that_falls_back_fails_the_case_that_met_it(suite):
@@ -304,9 +510,12 @@ def test_report_goes_where_it_is_asked_for(suite, tmp_path_factory):
 
 
 def test_xdist_runs_correctness_and_says_that_it_takes_no_times(suite):
-    run = suite.run(*SMALL, "-n", "2", "-m", "smoke and (precision or performance)")
+    marked = "smoke and (precision or performance or environment)"
+    run = suite.run(*SMALL, "-n", "2", "-m", marked, "-k", "not test_environment")
     assert run.code == 0, run.out
     report = run.report
+    assert run.case("test_afterwards[card-health]")["status"] == "NOT RUN"
+    assert "others may still be at work" in run.case("test_afterwards[card-health]")["reason"]
     assert run.case("test_agreement[b8]")["status"] == "PASS"
     assert run.case("test_latency")["status"] == "NOT RUN"
     assert "xdist" in run.case("test_latency")["reason"]

@@ -18,6 +18,7 @@ from fixtures.core.backends.base import Backend, Device, Telemetry
 from fixtures.core.backends.cpu import CpuBackend
 from fixtures.core.backends.npu import NpuBackend
 from fixtures.core.environment import (
+    AFTERWARDS,
     CHECKS,
     Environment,
     Host,
@@ -544,6 +545,97 @@ def test_power_and_firmware_only_inform():
         "card-power",
         "card-neighbours",
     }
+
+
+# --- the card again, when the work is done
+
+
+def again(row_id, told, **before):
+    """Judge a second reading beside the first."""
+    return next(row for row in AFTERWARDS if row.id == row_id)(npu_host(**before), told)
+
+
+COUNTED = {**dict.fromkeys(healthy().ecc, 0), "HBM Single Bit Error Count": 3}
+
+
+@pytest.mark.parametrize("row", AFTERWARDS, ids=lambda row: row.id)
+def test_a_card_that_is_as_it_was_passes(row):
+    assert re.fullmatch("[a-z0-9.-]+", row.id)
+    assert row.claim
+    finding = row(npu_host(), healthy())
+    assert finding.verdict.status is Status.PASS, finding.reason
+    assert finding.doubts == ()
+
+
+@pytest.mark.parametrize("row", AFTERWARDS, ids=lambda row: row.id)
+def test_afterwards_nothing_is_judged_where_nothing_tells(row):
+    assert row(cpu_host(), None).verdict.status is Status.UNSUPPORTED
+    lost = Telemetry("npu-smi", True, mapped=False, reason="which card it is cannot be told")
+    finding = row(npu_host(telemetry=lost), lost)
+    wanted = Status.PASS if row.id == "card-tool" else Status.NOT_RUN
+    assert finding.verdict.status is wanted
+
+
+GONE = Telemetry("npu-smi", False, mapped=False, reason="npu-smi is not on PATH")
+UNMAPPED = Telemetry("npu-smi", True, mapped=False, reason="no chip has logic ID 0")
+ALARM = healthy(health="Alarm", problems=("health of NPU 0 chip 0 is Alarm, must be OK",))
+TWO = {**healthy().ecc, "HBM Double Bit Error Count": 2}
+
+
+@pytest.mark.parametrize(
+    ("row_id", "told", "status", "words"),
+    [
+        ("card-tool", GONE, Status.FAIL, "npu-smi is not on PATH, must be there"),
+        ("card-tool", UNMAPPED, Status.FAIL, "no longer shows this card (no chip has logic ID 0)"),
+        ("card-tool", healthy(name=None), Status.FAIL, "npu-smi no longer shows this card"),
+        ("card-health", ALARM, Status.FAIL, "is Alarm, must be OK"),
+        ("card-health", UNMAPPED, Status.NOT_RUN, "no chip has logic ID 0"),
+        ("card-health", healthy(health=None, reason="silent"), Status.NOT_RUN, "silent"),
+        ("card-temperature", healthy(temperature_c=91.0), Status.FAIL, "must be < 90 C"),
+        ("card-ecc", healthy(ecc=TWO), Status.FAIL, "card ecc uncorrectable is 2, must be <= 0"),
+        (
+            "card-ecc",
+            healthy(ecc=TWO, limits=()),
+            Status.FAIL,
+            "HBM Double Bit Error Count rose from 0 to 2 during the run",
+        ),
+        ("card-ecc", healthy(ecc={}, reason="silent"), Status.NOT_RUN, "silent"),
+    ],
+)
+def test_what_the_work_did_to_the_card_is_seen_and_said(row_id, told, status, words):
+    finding = again(row_id, told)
+    assert finding.verdict.status is status
+    assert words in finding.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "before", "words"),
+    [
+        (
+            {"ecc": {**COUNTED, "HBM Single Bit Error Count": 7}},
+            {"telemetry": healthy(ecc=COUNTED)},
+            "HBM Single Bit Error Count rose from 3 to 7 during the run",
+        ),
+        (
+            {"ecc": {**COUNTED, "HBM Single Bit Error Count": 0}},
+            {"telemetry": healthy(ecc=COUNTED)},
+            "HBM Single Bit Error Count fell from 3 to 0: what the run added is unknown",
+        ),
+        ({}, {"telemetry": healthy(ecc={})}, "what was counted before the run is not known"),
+    ],
+)
+def test_a_counter_of_corrected_errors_that_moved_is_a_doubt(told, before, words):
+    finding = again("card-ecc", healthy(**told), **before)
+    assert finding.verdict
+    assert finding.doubts == (words,)
+
+
+def test_only_what_is_new_is_a_doubt_afterwards():
+    was = healthy(warnings=("[WARNING]old",), neighbours=("NPU 6 chip 0 says Alarm",))
+    now = healthy(warnings=("[WARNING]old", "[WARNING]new"), neighbours=was.neighbours)
+    finding = again("card-tool", now, telemetry=was)
+    assert finding.verdict
+    assert finding.doubts == ("new since the run began: [WARNING]new",)
 
 
 # --- the qualified stack

@@ -111,14 +111,61 @@ def test_a_hang_that_holds_the_interpreters_lock_is_ended(tmp_path):
     assert "File" in (tmp_path / watcher.STACKS).read_text(), "the stacks say where it hung"
 
 
-def test_a_hang_at_the_very_end_cannot_hold_up_the_exit_nor_change_the_report(tmp_path):
-    code = """
-book.write("reported"); book.running("the end of the process", 1); ctypes.PyDLL(None).sleep(120)
+HANGS = {
+    "atexit, with the lock": "import atexit; atexit.register(ctypes.PyDLL(None).sleep, 120)",
+    "a thread": "import threading; threading.Thread(target=time.sleep, args=(120,)).start()",
+}
+
+
+@pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
+def test_a_hang_at_the_very_end_is_ended_and_put_into_the_reports(tmp_path, hang):
+    folder, top = tmp_path / "run", tmp_path / "top"
+    folder.mkdir()
+    code = f"""
+from fixtures.core import journal, publish
+book.write("fact", name="paths", value={{"top": {str(top)!r}}})
+publish.publish(folder, journal.read(folder).qualification(), html=True)
+book.write("reported"); book.running("the end of the process", 1)
+{hang}
 """
-    run = child(tmp_path, code)
-    run.communicate(timeout=60)
+    begun = time.monotonic()
+    run = child(folder, code)
+    _, told = run.communicate(timeout=60)
+    assert time.monotonic() - begun < 100
     assert run.returncode < 0, "ended by a signal"
-    assert not (tmp_path / publish.JSON_NAME).exists(), "the run's own reports stand"
+    for place in (folder, top):
+        report = stored(place)
+        assert report["verdict"]["status"] == "NOT QUALIFIED"
+        cases = {case["id"]: case for case in report["cases"]}
+        assert cases["the end of the process"]["status"] == "HANG"
+        assert cases[CASE.id]["status"] == "PASS"
+        assert "the end of the process" in (place / publish.HTML_NAME).read_text()
+        assert "NOT QUALIFIED" in (place / "adaptation_report.md").read_text()
+    (line,) = told.strip().splitlines()
+    assert "the end of the process did not end within 1 s since the last report" in line
+    assert "NOT QUALIFIED" in line
+    assert "hread 0x" in (folder / watcher.STACKS).read_text(), "the stacks say where it hung"
+
+
+def test_a_page_that_is_not_ours_is_written_again(tmp_path):
+    begin(tmp_path).close()
+    page = tmp_path / publish.HTML_NAME
+    page.write_text("<p>somebody else's</p>")
+    verdict = publish.correct(tmp_path, journal.read(tmp_path).qualification())
+    assert verdict.status == "INCOMPLETE"
+    assert "net on no device, with no weights loaded" in page.read_text()
+
+
+def test_a_hang_is_ended_although_it_cannot_be_reported(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(watcher, "_kill", lambda victims, how: ended.append(how))
+    monkeypatch.setattr(watcher.os, "kill", lambda pid, how: None)
+    monkeypatch.setattr(watcher.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(watcher, "_say_that_it_hung", lambda *_: 1 / 0)
+    begin(tmp_path).close()
+    with pytest.raises(ZeroDivisionError):
+        watcher._end(Reader(tmp_path), tmp_path, 4711, "slow", 1.0)
+    assert watcher.signal.SIGKILL in ended
 
 
 @pytest.mark.parametrize("end", ['book.write("reported")', "import shutil; shutil.rmtree(folder)"])

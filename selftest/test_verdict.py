@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.core.environment import AFTERWARDS, CHECKS
 from fixtures.core.records import Case, Qualification, Status
 from fixtures.core.verdict import (
+    REQUIRED_AFTERWARDS,
     REQUIRED_BY_SIZE,
     REQUIRED_MARKERS,
     case_counts,
@@ -25,6 +27,7 @@ CASES = (
         for stem in REQUIRED_BY_SIZE
         for size in (1, 4, 8, 16)
     ),
+    *(Case(f"tests/{REQUIRED_AFTERWARDS}[{row.id}]", Status.PASS) for row in AFTERWARDS),
 )
 WEIGHTS = {
     "source": "pretrained",
@@ -208,7 +211,15 @@ def test_pytests_own_worse_codes_stay(code):
     assert exit_code(run(), conclude(run()), code, False) == code
 
 
-@pytest.mark.parametrize("name", ["test_agreement[b8]", "test_throughput[b16]", "test_latency"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_agreement[b8]",
+        "test_throughput[b16]",
+        "test_latency",
+        *(f"test_afterwards[{row.id}]" for row in AFTERWARDS),
+    ],
+)
 def test_a_case_that_no_whole_run_is_without_is_missed(name):
     left = tuple(case for case in CASES if not case.id.endswith(name))
     facts = {"selection": {"selected": [c.id for c in left], "reasons": []}}
@@ -217,15 +228,23 @@ def test_a_case_that_no_whole_run_is_without_is_missed(name):
     assert any(name in reason for reason in verdict.reasons)
 
 
+def test_a_run_whose_device_failed_is_not_qualified_whatever_its_cases_say():
+    verdict = conclude(run(device_error="tests/test_x.py::test_y: error code is 507015"))
+    assert verdict.status == "NOT QUALIFIED"
+    assert verdict.reasons[0] == (
+        "the device failed in tests/test_x.py::test_y: error code is 507015; nothing measured on "
+        "it afterwards counts"
+    )
+
+
 def test_code_that_is_not_its_commits_does_not_qualify():
     assert status(run(suite={"commit": "abc", "dirty": True})) == "INCOMPLETE"
     assert status(run(suite={"commit": "abc", "dirty": False})) == "QUALIFIED"
 
 
 def test_the_environment_check_passes_only_when_all_of_it_did():
-    from fixtures.core.environment import CHECKS
-
-    checks = [Case(f"t::{n}", Status.PASS, ("environment",)) for n in range(len(CHECKS))]
+    whole = len(CHECKS) + len(AFTERWARDS)
+    checks = [Case(f"t::{n}", Status.PASS, ("environment",)) for n in range(whole)]
     assert environment_word(checks) == "PASS"
     assert environment_word(checks[1:]) == "INCOMPLETE"
     checks[0] = dataclasses.replace(checks[0], status=Status.NOT_RUN)

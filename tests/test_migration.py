@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.core import migration
+from fixtures.core import migration, placement
 from fixtures.core.clock import clock
+from fixtures.core.records import Status
 
 pytestmark = [pytest.mark.migration, pytest.mark.smoke]
 
@@ -66,4 +67,59 @@ def test_tensor(dtype, layout, device, record):
         record.unsupported(f"the {device.backend.name} backend does not list {dtype}")
 
     verdict = record(migration.tensor_round_trip(device, dtype, layout))
+    assert verdict
+
+
+# --- on that card, and on no other ----------------------------------------------------------------
+
+
+@pytest.fixture
+def judged(device, record):
+    """Judge a record of the device's memory; the case ends where memory cannot be asked."""
+    try:
+        known = placement.free_memory(device) is not None
+    except RuntimeError as error:
+        if device.backend.device_error(error):
+            raise
+        record.not_run(f"the free memory of {device} cannot be asked: {error}")
+    if not known:
+        record.unsupported(f"the {device.backend.name} backend has no device memory to ask for")
+
+    def judge(measured):
+        verdict = record(measured)
+        if verdict.status is Status.INCONCLUSIVE:
+            record.inconclusive(repr(verdict))
+        return verdict
+
+    return judge
+
+
+def test_chosen_device(device, record):
+    """torch works on the device that was asked for, by default and where it is named."""
+    if not device.is_accelerator:
+        record.unsupported("there is but one processor")
+
+    verdict = record(placement.chosen(device))
+    assert verdict
+
+
+def test_placement(device, judged):
+    """What is put on the device lies on that card and on no other, and it gets it back."""
+    verdict = judged(placement.place(device))
+    assert verdict
+
+
+def test_allocations_cost_no_memory(device, judged):
+    """Taking memory from the card and giving it back, again and again, loses none of it."""
+    measured = placement.losses(
+        device, "an allocation", lambda: placement.allocate_and_release(device)
+    )
+    verdict = judged(measured)
+    assert verdict
+
+
+def test_forwards_cost_no_memory(device, forward, batch, judged):
+    """A forward, again and again, loses none of the card's memory."""
+    images = batch(1).images
+    verdict = judged(placement.losses(device, "a forward", lambda: forward(images)))
     assert verdict

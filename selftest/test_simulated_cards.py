@@ -1,0 +1,243 @@
+"""Hardware faults on simulated cards: each can be planted, and what the suite makes of it.
+
+For each row of `ROWS` the fault is planted twice: on raw torch (raw_faults.py), so that it is known
+to do something, and under the suite, whose report must then say what the row says. The table is
+printed at the end of the selftests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fixtures.core.backends.simulated_cann.faults import KINDS
+from selftest import raw_faults
+from selftest.conftest import Outcome, Suite
+from selftest.simulated import CARDS, ROOT, folder, needs_cards, script, variables
+
+pytestmark = needs_cards
+
+NUMBERS = ("tests/test_operators.py", "tests/test_precision.py")
+COPIES = ("tests/test_migration.py", "tests/test_precision.py")
+CARD = ("tests/test_environment.py", "tests/test_afterwards.py")
+TIMES = ("-m", "smoke", "tests/test_latency.py", "tests/test_throughput.py")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault under the suite.
+
+    `caught` is part of the id of a case that must end with `status`; `later` names the issue
+    whose work is to catch a fault that no case is made for yet. One that another case happens to
+    catch already is told as it is.
+    """
+
+    name: str
+    tests: tuple[str, ...]
+    caught: str = ""
+    status: str = "FAIL"
+    later: str = ""
+    plan: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ("--simulate", "1")
+
+    @property
+    def faults(self) -> str:
+        """The plan as JSON."""
+        return json.dumps([{"kind": self.name, **self.plan}])
+
+
+ROWS = (
+    Row("wrong_gelu", NUMBERS, "test_operator[gelu"),
+    Row("hf32", NUMBERS, "test_operator[linear"),
+    Row("bf16_accumulation", NUMBERS, "test_operator[linear"),
+    Row("fp16_accumulation", NUMBERS, "test_operator[linear"),
+    Row("dropped_channel", NUMBERS, "test_agreement[b1]", plan={"operator": "aclnnConvolution"}),
+    Row("scaled_channel", NUMBERS, "test_operator[", plan={"operator": "aclnnConvolution"}),
+    Row("swapped_group", NUMBERS, "test_agreement[b1]", plan={"operator": "aclnnConvolution"}),
+    Row("stale_output", NUMBERS, "test_agreement[b1]", plan={"operator": "aclnnConvolution"}),
+    Row("off_by_one_stripe", NUMBERS, "test_agreement[b1]", plan={"operator": "aclnnConvolution"}),
+    Row("denormal_flush", NUMBERS, later="issue C"),
+    Row("nan_on_tiny_variance", NUMBERS, "test_operator[layernorm"),
+    Row("nondeterministic_last_bit", NUMBERS, later="issue C"),
+    Row("stuck_bit", COPIES, "test_model_comes_back", plan={"length": 1 << 26}),
+    Row("copy_bit_flip", COPIES, "test_model_comes_back", plan={"nth": 40}),
+    Row("leak", CARD, later="issue D"),
+    Row(
+        "out_of_memory",
+        ("tests/test_throughput.py",),
+        "test_throughput[",
+        plan={"size": 20 << 20, "nth": "2-"},  # the caching allocator's segments are of 20 MiB
+    ),
+    Row("short_hbm", CARD, "accelerator-memory"),
+    Row("missing_operator", NUMBERS, "test_operator[gelu"),
+    Row("sync_error", NUMBERS, "test_operator", plan={"nth": "20-"}),
+    Row("hbm_ecc", NUMBERS, "test_operator", plan={"nth": "20-"}),
+    Row("device_lost", NUMBERS, "test_operator", plan={"nth": "20-"}),
+    Row("timeout", NUMBERS, "test_operator", plan={"nth": "20-"}),
+    Row(
+        "hang",
+        ("tests/test_precision.py",),
+        "test_",
+        "HANG",
+        plan={"nth": 30},
+        arguments=("--simulate", "1", "--case-timeout", "15"),
+    ),
+    Row(
+        "hang_with_gil",
+        ("tests/test_precision.py",),
+        "test_",
+        "HANG",
+        plan={"nth": 30},
+        arguments=("--simulate", "1", "--case-timeout", "15"),
+    ),
+    Row(
+        "hang_at_exit",
+        ("tests/test_precision.py",),
+        "the end of the process",
+        "HANG",
+        arguments=("--simulate", "1", "--case-timeout", "15"),
+    ),
+    Row("wrong_device", COPIES, "placement", arguments=("--simulate", "2", "--device", "npu:1")),
+    Row(
+        "sync_error_on_second",
+        NUMBERS,
+        "test_operator",
+        plan={"kind": "sync_error", "device": 1, "nth": "20-"},
+        arguments=("--simulate", "2", "--device", "npu:1"),
+    ),
+    Row("slow_operator", TIMES, later="issue D"),
+    Row("launch_overhead", TIMES, later="issue D"),
+    Row("throttling", TIMES, later="issue D"),
+    Row("clock_skew", TIMES, later="issue D"),
+    Row("lazy_completion", TIMES, later="issue D"),
+    Row("health_alarm", CARD, "card-health"),
+    Row("ecc_rising", CARD, "card-ecc"),
+    Row("temperature", CARD, "card-temperature"),
+)
+
+ALONE = ("sync_error", "sync_error_on_second", "hbm_ecc", "device_lost", "timeout")
+"""Faults after which a process can measure nothing more."""
+TOGETHER = tuple(
+    name for name in raw_faults.MEASURES if name not in (*ALONE, *raw_faults.FROM_THE_START)
+)
+HANGS = ("hang", "hang_with_gil", "hang_at_exit")
+
+
+def test_every_kind_has_a_row():
+    """Nobody adds a kind of fault without saying how it shows and what the suite makes of it."""
+    assert {row.name for row in ROWS} >= set(KINDS)
+    assert set(raw_faults.MEASURES) | set(HANGS) >= set(KINDS)
+    for row in ROWS:
+        assert bool(row.caught) is not bool(row.later), row.name
+
+
+# --- on raw torch --------------------------------------------------------------------------------
+
+
+def measured(*names: str) -> dict[str, dict[str, Any]]:
+    """What raw_faults.py measured, by kind."""
+    done = script("raw_faults.py", *names, timeout=240)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines, done.stderr[-2000:]
+    return {line["kind"]: line for line in lines}
+
+
+def differs(clean: Any, faulty: Any) -> bool:
+    """Whether a fault shows: another word, or a number that is clearly another one."""
+    if isinstance(clean, str) or isinstance(faulty, str):
+        return bool(clean != faulty)
+    if clean == 0:
+        return bool(faulty > 0)
+    return math.isinf(faulty) or abs(faulty / clean - 1) > 0.1
+
+
+@pytest.fixture(scope="session")
+def planted_together() -> dict[str, dict[str, Any]]:
+    """All kinds that one process can measure one after the other."""
+    return measured(*TOGETHER)
+
+
+@pytest.mark.xdist_group("raw")
+@pytest.mark.parametrize("name", [*raw_faults.MEASURES])
+def test_planted(name, planted_together, record_property):
+    """The fault does on raw torch what its kind says, and does not without it."""
+    if name in TOGETHER:
+        found = planted_together[name]
+    else:
+        found = measured(name)[name]
+        if name in raw_faults.FROM_THE_START:
+            found |= measured(name, "clean")[name]
+    record_property("planted", [name, f"{found['clean']} -> {found['faulty']}"])
+    assert differs(found["clean"], found["faulty"]), found
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_planted_hang(name, tmp_path, record_property):
+    """The process never ends by itself; with the lock held not even its other threads run on."""
+    ticks = tmp_path / "ticks"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "selftest/raw_faults.py"), name],
+        env=variables(TICKS=str(ticks)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while '"the work"' not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(1)
+        before = ticks.read_text()
+        time.sleep(2)
+        assert process.poll() is None
+        runs_on = ticks.read_text() != before
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    words = "other threads run on" if runs_on else "no thread runs on"
+    record_property("planted", [name, f"the process never ends; {words}"])
+    if name == "hang":
+        assert runs_on
+    if name == "hang_with_gil":
+        assert not runs_on
+
+
+# --- under the suite -----------------------------------------------------------------------------
+
+
+def run(suite: Suite, *arguments: str, **environment: str) -> Outcome:
+    """The suite on simulated cards."""
+    return suite.run(*CARDS, *arguments, PYTHONPATH=str(folder()), **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_caught(suite, row, record_property):
+    """The suite's report says what the row says: which case caught it, how, and the verdict."""
+    outcome = run(suite, *row.tests, *row.arguments, "--faults", row.faults)
+    report = outcome.report
+    bad = [case for case in report["cases"] if case["outcome"] == "failed"]
+    told = [(case["id"], case["status"], (case["sentences"] or [""])[0]) for case in bad]
+    assert report["device"]["simulated"] is True, outcome.out
+    first = next((each for each in told if row.caught in each[0]), None)
+    words = f"{first[0]}: {first[1]}" if first else "not yet caught"
+    if row.later:
+        words += f" ({row.later})" if first else f": {row.later}"
+    verdict = report["verdict"]["status"]
+    record_property("caught", [row.name, words, first[2] if first else "", verdict])
+    if row.caught:
+        assert any(row.caught in name and status == row.status for name, status, _ in told), (
+            told or outcome.out[-3000:]
+        )
+        assert verdict == "NOT QUALIFIED"
+        assert outcome.code != 0
+    else:
+        assert verdict == ("NOT QUALIFIED" if told else "INCOMPLETE")
