@@ -777,6 +777,18 @@ def test_a_device_remembers_its_first_error_although_it_was_caught(monkeypatch):
         assert device.failure == failure
 
 
+def test_an_error_that_leaves_a_block_is_noticed():
+    device = Device(NpuBackend())
+    with device.noticing():
+        pass
+    with pytest.raises(ValueError, match="x"), device.noticing():
+        raise ValueError("x")
+    assert device.failure == ""
+    with pytest.raises(RuntimeError, match="507015"), device.noticing():
+        raise LOST
+    assert device.failure == "error code is 507015"
+
+
 def test_a_device_that_obeys_is_left_alone():
     device = CpuBackend().open(0)
     for _ in range(3):

@@ -298,6 +298,19 @@ def test_first(device, monkeypatch):
     with pytest.raises(RuntimeError):
         device.synchronize()
 """,
+    "in the network, and caught": """
+@pytest.fixture(scope="session")
+def device_model(moved):
+    def broken(images):
+        raise RuntimeError("aicore exception, error code is 507015")
+    return broken
+
+@pytest.mark.precision
+def test_first(forward, batch):
+    "The network fails on the device, and the case goes on."
+    with pytest.raises(RuntimeError):
+        forward(batch(1).images)
+""",
     "not raised at all": """
 @pytest.mark.precision
 def test_first(device, monkeypatch):
