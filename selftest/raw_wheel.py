@@ -417,9 +417,7 @@ def peculiar(bench: Bench) -> Facts:
             "module": raised(lambda: conv.to("npu:0").to(memory_format=last)),
             "to": raised(lambda: picture.to(memory_format=last)),
             "contiguous": raised(lambda: picture.contiguous(memory_format=last)),
-            "empty": raised(
-                lambda: torch.empty(1, 3, 4, 4, device="npu:0", memory_format=last)
-            ),
+            "empty": raised(lambda: torch.empty(1, 3, 4, 4, device="npu:0", memory_format=last)),
         },
         "hf32": [torch.npu.conv.allow_hf32, torch.npu.matmul.allow_hf32],
     }

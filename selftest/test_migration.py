@@ -478,3 +478,65 @@ def test_a_use_that_is_caught_and_hidden_is_told_all_the_same():
 def test_other_errors_are_not_swallowed():
     with pytest.raises(ZeroDivisionError):
         migration.run_trapped("division", lambda: 1 // 0)
+
+
+# --- formats that a device does not have ----------------------------------------------------------
+
+
+class Declaring(Backend):
+    """The CPU, under a backend that declares something else of it."""
+
+    name = "cpu"
+
+    def device_string(self, index):
+        return "cpu"
+
+    def synchronize(self, index):
+        pass
+
+
+def test_float64_is_held_to_what_the_backend_declares(monkeypatch):
+    device = Device(Declaring())
+    assert migration.float64_kept(device).verdict()
+
+    monkeypatch.setattr(torch.Tensor, "double", lambda tensor: tensor)  # as torch_npu has it
+    words = failing(migration.float64_kept(device))
+    assert "made there by .double(), it is float32, must be float64 or float64" in words
+    monkeypatch.setattr(Declaring, "float64_becomes", "float32")
+    assert migration.float64_kept(device).verdict()
+
+
+def test_a_float64_tensor_that_is_narrowed_on_its_way_is_wrong(monkeypatch):
+    device = Device(Declaring())
+    to = torch.Tensor.to
+
+    def narrowing(tensor, *arguments, **options):
+        moved = to(tensor, *arguments, **options)
+        narrow = moved.dtype == torch.float64 and isinstance(arguments[0], (torch.device, str))
+        return moved.float().double() if narrow else moved
+
+    monkeypatch.setattr(torch.Tensor, "to", narrowing)
+    assert "sent, it came back as other bits in" in failing(migration.float64_kept(device))
+
+
+def test_channels_last_is_held_to_what_the_backend_declares(monkeypatch):
+    device = Device(Declaring())
+    assert migration.channels_last(device).verdict()
+    to = torch.Tensor.to
+
+    def refusing(tensor, *arguments, **options):
+        if options.get("memory_format") is torch.channels_last:
+            raise RuntimeError("Only contiguous_format or preserve_format is supported.")
+        return to(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", refusing)
+    assert "Only contiguous_format" in failing(migration.channels_last(device))
+    monkeypatch.setattr(Declaring, "channels_last", False)
+    assert migration.channels_last(device).verdict()
+
+    def spoiling(tensor, *arguments, **options):
+        moved = to(tensor, *arguments, **options)
+        return moved + 1 if options.get("memory_format") is torch.channels_last else moved
+
+    monkeypatch.setattr(torch.Tensor, "to", spoiling)
+    assert "other bits" in failing(migration.channels_last(device))

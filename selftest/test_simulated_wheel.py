@@ -365,6 +365,4 @@ def passed(outcome: Outcome) -> dict[str, Any]:
     return report
 
 
-DOUBTS = (
-    r"the variable ASCEND_RT_VISIBLE_DEVICES is not set",
-)
+DOUBTS = (r"the variable ASCEND_RT_VISIBLE_DEVICES is not set",)

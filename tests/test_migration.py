@@ -70,6 +70,18 @@ def test_tensor(dtype, layout, device, record):
     assert verdict
 
 
+def test_float64(device, record):
+    """A float64 tensor keeps its format on the device, or gets the one its backend declares."""
+    verdict = record(migration.float64_kept(device))
+    assert verdict
+
+
+def test_channels_last(device, record):
+    """The channels-last format is taken with every value kept, or refused with an error."""
+    verdict = record(migration.channels_last(device))
+    assert verdict
+
+
 # --- on that card, and on no other ----------------------------------------------------------------
 
 
