@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from fixtures.core import stack
+from fixtures.core.backends.simulated_cann.faults import KINDS
+from fixtures.core.backends.simulated_cann.loader import SUPPORTED
 from fixtures.core.latency import CONFIDENCE, PERCENTILES, smallest_sample
 from fixtures.core.limits import all_limits
 from fixtures.core.networks import DEFAULT_NETWORK, NETWORKS
@@ -25,7 +27,7 @@ from fixtures.core.records import Status
 from fixtures.core.verdict import conclude, exit_code
 from fixtures.options import OPTIONS
 from fixtures.recording import ORDER
-from selftest import sample
+from selftest import sample, simulated
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "fixtures" / "pictures"
@@ -155,7 +157,7 @@ def markers() -> tuple[str, ...]:
 def as_pytest(command: str) -> list[str] | None:
     """The arguments that pytest gets from a command; None where it is another tool's."""
     program, *arguments = shlex.split(command)
-    if program == "make" and arguments[0] == "qualify":
+    if program == "make" and arguments[0] in ("qualify", "rehearse-npu"):
         return [word for each in arguments[1:] for word in shlex.split(each.removeprefix("ARGS="))]
     return arguments if program == "pytest" else None
 
@@ -166,7 +168,10 @@ def helper(command: str) -> tuple[tuple[str, ...], list[str]]:
     if program.endswith("python") and arguments[0] == "-m":
         program, *arguments = arguments[1:]
     if program == "make":
-        goal = {"qualify": "pytest", "selftest": "pytest", "proof": "selftest.proof"}
+        goal = {
+            **dict.fromkeys(("qualify", "rehearse-npu", "selftest"), "pytest"),
+            "proof": "selftest.proof",
+        }
         words = [word for each in arguments for word in shlex.split(each.removeprefix("ARGS="))]
         return ((goal[words[0]],) if len(words) > 1 else ()), words[1:]
     if program == "pip":
@@ -328,14 +333,31 @@ def paths_exist(document: Document) -> None:
 
 def make_targets_exist(document: Document) -> None:
     """Each target that a command names is in the Makefile."""
-    targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    targets = re.findall(r"(?m)^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
     for command in document.said:
         program, *arguments = shlex.split(command)
         if program == "make":
             assert arguments[0] in targets, f"{command}: there is no such target"
 
 
+def faults_are_the_tables(document: Document) -> None:
+    """The lists of hardware faults are the kinds of the table, group by group."""
+    told = re.findall(r"(?m)^- \S+?[:：] ?((?:`\w+`[,、]?\s*)+)$", document.prose)
+    groups: dict[str, list[str]] = {}
+    for kind in KINDS.values():
+        groups.setdefault(kind.group, []).append(kind.name)
+    assert [spans(line) for line in told] == list(groups.values())
+
+
+def simulated_releases_are_the_supported(document: Document) -> None:
+    """The torch-npu releases that are said to run on simulated cards are those that are let in."""
+    for version in SUPPORTED:
+        assert re.search(rf"(?<![\w.]){re.escape(version)}(?!\.?\w)", document.prose), version
+
+
 CHECKS: tuple[Callable[[Document], None], ...] = (
+    faults_are_the_tables,
+    simulated_releases_are_the_supported,
     options_exist,
     options_are_documented,
     devices_are_documented,
@@ -392,6 +414,9 @@ FAULTS = [
     (paths_exist, "(reports/README.md)", "(reports/READ.md)"),
     (paths_exist, "`fixtures/core/metrics.py`", "`fixtures/core/metric.py`"),
     (make_targets_exist, "make selftest", "make selftests"),
+    (faults_are_the_tables, "`health_alarm`", "`health_alert`"),
+    (faults_are_the_tables, "`stuck_bit`, ", ""),
+    (simulated_releases_are_the_supported, "2.9.0.post9", "2.9.0.post8"),
 ]
 
 
@@ -443,7 +468,12 @@ def test_a_command_selects_cases(arguments, tmp_path):
     for flag, value in pairwise(given):
         if flag == "-m":
             assert set(re.findall(r"\w+", value)) - {"not", "and", "or"} <= set(markers())
-    out = call("pytest", *given, "--collect-only", "-q", "-p", "no:cacheprovider")
+    changes = {}
+    if "--simulate" in given:
+        if not simulated.HAVE:
+            pytest.skip("torch-npu, which the simulated cards carry, is for Linux")
+        changes["PYTHONPATH"] = str(simulated.folder())
+    out = call("pytest", *given, "--collect-only", "-q", "-p", "no:cacheprovider", **changes)
     assert re.search(r"(?m)^tests/\S+::test_", out), out
 
 

@@ -7,7 +7,6 @@ of torch_npu, and the mark by which a report knows that its card was simulated.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import subprocess
@@ -363,7 +362,8 @@ def test_what_is_compiled_is_portable():
     core = (PACKAGE / "runtime.cpp").read_text()
     operators = trampolines.source(TABLE.values(), frozenset())
     foreign = re.compile(r"\basm\b|__asm|intrin\.h|\b_mm\d*_|__builtin_ia32|\barm_neon|__x86_64__")
-    assert foreign.search("asm volatile") and foreign.search("#include <immintrin.h>")
+    assert foreign.search("asm volatile")
+    assert foreign.search("#include <immintrin.h>")
     assert not foreign.search(core)
     assert not foreign.search(operators)
     gxx = os.environ.get("CXX", "g++")
@@ -409,6 +409,7 @@ from fixtures import SETTINGS
 
 def pytest_collection_modifyitems(config):
     config.stash[SETTINGS] = dataclasses.replace(config.stash[SETTINGS], simulate={cards})
+    (config.rootpath / "tampered").touch()
 """
 
 
@@ -422,8 +423,8 @@ def test_the_report_asks_the_runtime_not_the_option(suite, simulated, claimed):
         outcome = suite.run(*CARDS, "--simulate", "1", *subset, PYTHONPATH=str(folder()))
     else:
         outcome = suite.run(*SMALL, *subset)
-    report = json.loads((outcome.reports / "validation_report.json").read_text())
-    assert report["settings"]["simulate"] == claimed, "the tampering took"
+    report = outcome.report
+    assert (suite.root / "tampered").exists()
     assert report["device"]["simulated"] is simulated
     told = "rehearsal: the device under test is simulated" in report["verdict"]["reasons"]
     assert told is simulated
