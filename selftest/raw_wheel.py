@@ -44,6 +44,7 @@ class Bench:
     def __init__(self) -> None:
         self.cards, self.torch = load(2)
         self.torch.npu.conv.allow_hf32 = False
+        self._load: Any = None
 
     def normal(self, *shape: int, seed: int = 0) -> Any:
         """Standard normal numbers on the CPU."""
@@ -69,8 +70,9 @@ class Bench:
 
     def busy(self, times: int = 8) -> Any:
         """Work for a few tenths of a second, on the current stream."""
-        x = self.normal(1024, 1024).to("npu:0") if not hasattr(self, "_load") else self._load
-        self._load = x
+        if self._load is None:
+            self._load = self.normal(1024, 1024).to("npu:0")
+        x = self._load
         return [x @ x for _ in range(times)][-1]
 
 
@@ -203,7 +205,7 @@ def hf32(bench: Bench) -> Facts:
 
     conv, product = torch.nn.functional.conv2d, torch.matmul
     here = [each.to("npu:0") for each in (x, w, a, b)]
-    facts = {}
+    facts: Facts = {}
     for on in (False, True):
         torch.npu.conv.allow_hf32 = on
         y = conv(*here[:2])
@@ -488,27 +490,24 @@ def dropped(bench: Bench) -> Facts:
         kind, text = raised(call)
         return [kind, text]
 
-    facts = {"first": ended(first), "then": ended(torch.npu.synchronize)}
+    facts: Facts = {"first": ended(first), "then": ended(torch.npu.synchronize)}
     kept: list[Any] = []
     facts["work"] = ended(lambda: kept.append(x * 3))
     facts["wait"] = ended(torch.npu.synchronize)
     facts["result"] = [str(value) for value in kept[0].cpu().tolist()] if kept else None
-    event = torch.npu.Event()
-    event.record()
-    time.sleep(0.5)
-    facts["event"] = event.query()
     return facts
 
 
 def expandable(bench: Bench) -> Facts:
     """Whether segments can grow, and a network's training in them."""
     torch = bench.torch
+    fresh = torch.empty(4 * MIB, device="npu:0").cpu().isnan().all()
     found = parity(bench)
     segments = torch.npu.memory_snapshot()
     return {
         "expandable": any(segment.get("is_expandable") for segment in segments),
         "parity": found,
-        "fresh": bool(torch.empty(4 * MIB, device="npu:0").cpu().isnan().all()),
+        "fresh": bool(fresh),
     }
 
 
@@ -532,9 +531,8 @@ def visible() -> Facts:
     try:
         cards, torch = load(2)
     except BackendUnavailable as error:
-        import torch
-
-        return {"count": torch.npu.device_count(), "refused": str(error)}
+        npu = sys.modules["torch"].npu
+        return {"count": npu.device_count(), "refused": str(error)}
     before = [cards.memory(card)[0] for card in (0, 1)]
     x = torch.empty(64 * MIB, dtype=torch.uint8, device="npu:0")
     after = [cards.memory(card)[0] for card in (0, 1)]

@@ -69,11 +69,11 @@ ROWS = (
     Row("nondeterministic_last_bit", NUMBERS, later="issue C"),
     Row("stuck_bit", COPIES, "test_model_comes_back", plan={"length": 1 << 26}),
     Row("copy_bit_flip", COPIES, "test_model_comes_back", plan={"nth": 40}),
-    Row("leak", CARD, later="issue D"),
+    Row("leak", COPIES, "test_allocations_cost_no_memory"),
     Row(
         "out_of_memory",
-        ("tests/test_throughput.py",),
-        "test_throughput[",
+        ("-m", "smoke", "tests/test_throughput.py"),
+        "test_throughput[b16]",
         plan={"size": 20 << 20, "nth": "2-"},  # the caching allocator's segments are of 20 MiB
     ),
     Row("short_hbm", CARD, "accelerator-memory"),
