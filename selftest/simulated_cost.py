@@ -29,7 +29,7 @@ RESAMPLES = 2000
 def ratio_of_medians(pairs: Sequence[tuple[float, float]]) -> float:
     """The card's median over the CPU's; a pair is (CPU, card) in seconds."""
     cpu, card = zip(*pairs, strict=True)
-    return statistics.median(card) / statistics.median(cpu)
+    return float(statistics.median(card) / statistics.median(cpu))
 
 
 def interval(pairs: Sequence[tuple[float, float]], seed: int = 0) -> tuple[float, float]:
