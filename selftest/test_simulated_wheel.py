@@ -153,18 +153,7 @@ def test_gelu_is_the_tanh_form(run):
     assert found["none"] > 1e-4
 
 
-MISSING = "the runtime lacks aclrtGetPrimaryCtxState, which post9 asks for in compatible mode"
-
-
-@pytest.mark.parametrize(
-    "version",
-    [
-        pytest.param(version, marks=pytest.mark.xfail(reason=MISSING, strict=True))
-        if version == "2.9.0.post9"
-        else version
-        for version in PECULIAR
-    ],
-)
+@pytest.mark.parametrize("version", PECULIAR)
 def test_gelu_in_compatible_mode(version):
     """The exact form, where a release has compatible implementations."""
     found = alone("gelu", version, TORCH_NPU_USE_COMPATIBLE_IMPL="1")
