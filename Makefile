@@ -10,7 +10,7 @@ qualify:
 	$(PY) -m pytest tests $(ARGS)
 
 # The whole qualification on a simulated Ascend card, by the real torch-npu; no card, no CANN.
-rehearse-npu: export PYTHONPATH := $(CURDIR)/$(VENV)/torch-npu/2.9.0
+rehearse-npu: export PYTHONPATH := $(abspath $(VENV))/torch-npu/2.9.0
 rehearse-npu: export ASCEND_RT_VISIBLE_DEVICES ?= 0
 rehearse-npu: export PYTORCH_NPU_ALLOC_CONF ?= expandable_segments:True
 rehearse-npu:

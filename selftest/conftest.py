@@ -103,11 +103,24 @@ def pytest_terminal_summary(terminalreporter) -> None:
                     caught[value[0]] = value[1:]
     if not caught:
         return
+    table = [
+        {
+            "fault": name,
+            "planted": planted.get(name, "not measured in this run"),
+            "case": case,
+            "sentence": sentence,
+            "verdict": verdict,
+        }
+        for name, (case, sentence, verdict) in sorted(caught.items())
+    ]
+    if os.environ.get("FAULTS_TABLE"):  # for selftest/proof.py
+        Path(os.environ["FAULTS_TABLE"]).write_text(json.dumps(table))
     tell = terminalreporter.write_line
     terminalreporter.section("hardware faults on simulated cards")
-    for name, (case, sentence, verdict) in caught.items():
-        tell(f"{name}: planted: {planted.get(name, 'not measured in this run')}")
-        tell(f"    {case}; verdict {verdict}{f': {sentence}' if sentence else ''}")
+    for row in table:
+        tell(f"{row['fault']}: planted: {row['planted']}")
+        words = f": {row['sentence']}" if row["sentence"] else ""
+        tell(f"    {row['case']}; verdict {row['verdict']}{words}")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import platform
 import re
@@ -27,12 +28,16 @@ from pathlib import Path
 from fixtures.core.backends.cpu import model_name
 from fixtures.core.clock import PURPOSES
 from fixtures.core.networks import NETWORKS
-from fixtures.core.records import Figure, Limit, Verdict
+from fixtures.core.records import Figure, Limit, Status, Verdict
 from fixtures.core.report import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "proof"
-CODE = ("conftest.py", "pytest.ini", "fixtures", "tests", "selftest/conftest.py", "selftest/proof*")
+CODE = (
+    *("conftest.py", "pytest.ini", "fixtures", "tests"),
+    *("selftest/conftest.py", "selftest/proof*", "selftest/cards.py"),
+    *("selftest/raw_faults.py", "selftest/simulated*", "selftest/test_simulated_cards.py"),
+)
 """What a proof rests on, as git's path patterns: a change of anything else leaves it standing."""
 
 
@@ -51,6 +56,9 @@ SHARE = Limit.row(
     "<",
     0.15,
     "what measures is to take little of the time, so that the run is mostly what it measures",
+)
+COST = Limit.row(
+    "simulator_cost_ratio", "<=", 1.5, "a rehearsal is to take little longer than the same on a CPU"
 )
 RUNS = 3
 
@@ -100,6 +108,53 @@ def charged(output: str) -> dict[str, float]:
     return {purpose: float(told[purpose]) for purpose in PURPOSES}
 
 
+def simulated_cost() -> tuple[str, Verdict]:
+    """A forward of the default network on a simulated card beside the CPU, in interleaved pairs."""
+    from selftest.simulated import script
+
+    done = script("simulated_cost.py", timeout=1800, OMP_NUM_THREADS=str(os.cpu_count()))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise RuntimeError(f"nothing was measured:\n{done.stderr}")
+    told = json.loads(lines[-1])
+    low, high = told["interval"]
+    rows = {
+        "network, batch 1": told["network"],
+        "threads": told["threads"],
+        "pairs": told["pairs"],
+        "median on the CPU": f"{told['cpu_ms']:g} ms",
+        "median on the simulated card": f"{told['card_ms']:g} ms",
+        "ratio": f"{told['ratio']:.2f}, 95 % interval {low:.2f} to {high:.2f}",
+    }
+    table = "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())])
+    return table, COST.judge(Figure(COST.name, high), "upper end of the interval")
+
+
+def simulated_faults() -> tuple[str, Verdict]:
+    """Every hardware fault, planted on raw torch and under the suite."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "faults.json"
+        command = ["-c", "selftest/pytest.ini", "selftest/test_simulated_cards.py", "-q"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *command, "-n", "2", "--dist", "loadgroup"],
+            cwd=ROOT,
+            env={**os.environ, "FAULTS_TABLE": str(path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not path.exists():
+            raise RuntimeError(f"nothing was planted:\n{done.stdout}")
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    head = ("fault", "without -> with it, on raw torch", "under the suite", "verdict", "sentence")
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " --- |" * (len(head) - 1)]
+    for row in rows:
+        cells = [str(row[key]) for key in ("fault", "planted", "case", "verdict", "sentence")]
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    words = () if done.returncode == 0 else (done.stdout.strip().splitlines()[-1],)
+    return "\n".join(lines), Verdict(Status.FAIL, words) if words else Verdict()
+
+
 PROOFS: dict[str, Proof] = {
     **{
         f"synthetic-{name.partition('.')[0]}": Proof(
@@ -110,6 +165,13 @@ PROOFS: dict[str, Proof] = {
     },
     "overhead": Proof(
         f"The suite itself takes less than {SHARE.bound:.0%} of a whole run", overhead
+    ),
+    "simulated-cost": Proof(
+        f"A simulated card costs at most {COST.bound:g} times what the CPU does", simulated_cost
+    ),
+    "simulated-faults": Proof(
+        "Every hardware fault can be planted, and the suite says what it makes of it",
+        simulated_faults,
     ),
 }
 """TABLE of proofs by name: each is made into proof/<name>.md."""

@@ -714,6 +714,9 @@ OOM = "NPU out of memory. Tried to allocate 64.00 GiB (NPU 0; 32.00 GiB total ca
         (torch.OutOfMemoryError("error code is 507899 ... EL0004 207018"), False, True),
         (torch.OutOfMemoryError(f"The Inner error is reported as above. {OOM}"), False, True),
         (RuntimeError("aicore exception 507015, out of memory"), False, True),
+        (RuntimeError("aivec error exception, error code = 0x800000, 507035"), False, True),
+        (RuntimeError("error code is 561103 ... runtime result = 507035"), False, True),
+        (RuntimeError("error code is 561103 ... tiling failed"), False, False),
         (RuntimeError("aclrtMalloc, error code is 207001, 507904 bytes asked"), True, False),
         (RuntimeError("aclrtMalloc, error code is 207001 (507015 before)"), True, False),
         # sizes that look like codes
@@ -802,7 +805,7 @@ def test_a_device_that_obeys_is_left_alone():
         (None, "1 + 1 gave 1 on cpu"),
         (RuntimeError("error code is 507015\nat length"), "error code is 507015"),
         (RuntimeError("not enough memory: you tried to allocate 4 bytes"), ""),
-        (NotImplementedError("there is no such operator"), ""),
+        (RuntimeError("told once"), "adding two numbers on cpu failed: told once"),
     ],
 )
 def test_a_device_that_drops_what_it_is_told_has_failed(monkeypatch, error, failure):

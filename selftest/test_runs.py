@@ -324,3 +324,24 @@ def test_pytest_can_still_be_asked_for_other_things():
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_a_run_inside_another_program_may_outlive_itself(suite):
+    """Under ``pytest.main()`` the process is not pytest's: nobody ends it when the run is over."""
+    program = suite.root / "program.py"
+    program.write_text(
+        "import sys, time, pytest\n"
+        "code = pytest.main(sys.argv[1:])\n"
+        "time.sleep(8)\n"
+        "print('went on', int(code))\n"
+    )
+    arguments = [*SMALL, "-k", "test_refused_picture", "--case-timeout", "5"]
+    done = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        cwd=suite.root,
+        env=suite.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "went on 0" in done.stdout, done.stdout + done.stderr

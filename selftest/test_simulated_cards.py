@@ -241,3 +241,34 @@ def test_caught(suite, row, record_property):
         assert outcome.code != 0
     else:
         assert verdict == ("NOT QUALIFIED" if told else "INCOMPLETE")
+
+
+# --- what npu-smi shows, under the suite ---------------------------------------------------------
+
+SCENES = {
+    "alarm": ("card-health", "FAIL", "health of NPU 0 chip 0 is Alarm"),
+    "ecc": ("card-ecc", "FAIL", "card ecc uncorrectable is 3"),
+    "busy": ("card-busy", "PASS", "process 1444272 (sglangschedul, 26264 MB)"),
+    "half_table": ("card-tool", "PASS", "the table ends in the middle of NPU 0"),
+    "device_used": ("card-tool", "FAIL", "because the device is used"),
+    "id_5": ("card-identity", "PASS", ""),
+    "driver_26.0.rc1": ("card-memory", "PASS", ""),
+}
+"""By scenario of host.py: the check that tells, its status, and what its sentence or doubt says."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", SCENES)
+def test_host(suite, scene):
+    """The environment check sees what npu-smi shows, through a real process."""
+    plan = json.dumps({"host": scene})
+    outcome = run(suite, "tests/test_environment.py", "--simulate", "1", "--faults", plan)
+    check, status, words = SCENES[scene]
+    case = outcome.case(f"test_environment[{check}]")
+    assert case["status"] == status, outcome.out
+    assert words in " ".join([*case["sentences"], *case["doubts"]])
+    failed = [case["id"] for case in outcome.report["cases"] if case["outcome"] == "failed"]
+    assert failed == ([case["id"]] if status == "FAIL" else [])
+    npu_id = 5 if scene == "id_5" else 0
+    if scene != "device_used":
+        assert outcome.report["device"]["npu_id"] == npu_id

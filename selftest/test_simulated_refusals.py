@@ -116,6 +116,10 @@ NPU = ("--device", "npu")
         ((*NPU, "--simulate", "1", "--faults", "[{"), ["--faults: "]),
         ((*NPU, "--simulate", "1", "--faults", "nowhere.json"), ["--faults: ", "nowhere.json"]),
         ((*NPU, "--simulate", "1", "--faults", "tests"), ["--faults: ", "tests"]),
+        (
+            (*NPU, "--simulate", "1", "--faults", "~nobody-here/plan.json"),
+            ["~nobody-here/plan.json: there is no such user's home folder"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:60],
 )
@@ -130,6 +134,31 @@ def test_a_plan_of_the_variable_is_refused_by_its_name(shell):
     """A plan may come from the environment as well."""
     sentence = shell.refused(*NPU, "--simulate", "1", SIMULATED_CANN_FAULTS='[{"kind": "x"}]')
     assert sentence.startswith("SIMULATED_CANN_FAULTS: ")
+
+
+def test_visible_devices_that_name_no_simulated_card(shell):
+    """It is the variable that must be changed, not a driver."""
+    sentence = shell.refused(*NPU, "--simulate", "2", ASCEND_RT_VISIBLE_DEVICES="5")
+    assert "ASCEND_RT_VISIBLE_DEVICES=5 names none of the cards 0 to 1: unset it" in sentence
+
+
+def test_a_real_library_that_got_in_is_refused(tmp_path):
+    """The loader may find one where nobody looked, in /etc/ld.so.conf.d say."""
+    source = tmp_path / "empty.c"
+    source.write_text("")
+    real = tmp_path / "libopapi_other.so"
+    subprocess.run(["gcc", "-shared", "-o", str(real), str(source)], check=True)
+    code = (
+        "import ctypes, pathlib\n"
+        f"ctypes.CDLL({str(real)!r})\n"
+        "from fixtures.core.backends.simulated_cann import marker\n"
+        f"print(marker.foreign(pathlib.Path('/elsewhere')), "
+        f"marker.foreign(pathlib.Path({str(tmp_path)!r})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"[{str(real)!r}] []"
 
 
 def test_without_a_compiler(shell, tmp_path):
