@@ -371,10 +371,20 @@ def test_make_qualify_prepares_then_runs_pytest_with_the_users_arguments():
 
 
 @needs_make
+def test_a_rehearsal_gets_the_real_torch_npu():
+    first, second, last = planned("rehearse-npu", "ARGS=-m smoke")
+    assert first.endswith(".ci/prepare .venv requirements.txt")
+    assert second.endswith(".ci/torch-npu .venv 2.9.0")
+    assert last == ".venv/bin/python -m pytest tests --device npu --simulate 1 -m smoke"
+    assert os.access(ROOT / ".ci" / "torch-npu", os.X_OK)
+
+
+@needs_make
 @pytest.mark.parametrize("target", ["selftest", "lint", "proof"])
 def test_what_tests_the_suite_also_installs_what_that_needs(target):
-    first, *rest = planned(target)
+    first, second, *rest = planned(target)
     assert first == ".ci/prepare .venv requirements.txt selftest/requirements.txt"
+    assert second == ".ci/torch-npu .venv"
     assert rest
     assert all(line.startswith(".venv/bin/") for line in rest), rest
 

@@ -431,7 +431,10 @@ def test_a_healthy_run_doubts_the_host_alone(on_second_card):
 @pytest.mark.slow
 def test_a_healthy_card_may_vary(suite):
     """Another order of sums, FMA, the last bit of exp, truncating HF32: all cases pass."""
-    report = passed(run_suite(suite, "--simulate", "1", "--faults", '{"variation": true}'))
+    plan = ("--faults", '{"variation": true}')
+    outcome = run_suite(suite, "--simulate", "1", "-m", "not performance", *plan)
+    assert outcome.code == 0, outcome.out[-4000:]
+    report = outcome.report
     assert {case["status"] for case in report["cases"]} <= {"PASS", "UNSUPPORTED"}
     assert not strange_doubts(report)
 
