@@ -517,7 +517,27 @@ def queued(bench: Bench) -> Facts:
     return {"left": True}
 
 
+def lazy_streams(bench: Bench) -> Facts:
+    """Wait for a stream that waits for another one's event, on a card that begins only then."""
+    torch = bench.torch
+    bench.cards.plant(read('[{"kind": "lazy_completion"}]'))
+    first, second = torch.npu.Stream(), torch.npu.Stream()
+    x = torch.ones(64, 64).to("npu:0")
+    torch.npu.synchronize()
+    event = torch.npu.Event()
+    with torch.npu.stream(first):
+        y = x + x
+        event.record()
+    with torch.npu.stream(second):
+        second.wait_event(event)
+        z = y * 3
+    begun = event.query()
+    second.synchronize()
+    return {"begun": begun, "result": float(z.cpu()[0, 0])}
+
+
 ALONE: dict[str, Callable[[Bench], Facts]] = {
+    "lazy_streams": lazy_streams,
     "mixed": mixed,
     "dropped": dropped,
     "expandable": expandable,

@@ -428,6 +428,11 @@ def test_a_healthy_run_doubts_the_host_alone(on_second_card):
     assert not strange_doubts(on_second_card.report)
 
 
+def test_a_lazy_card_does_what_a_wait_needs_of_its_other_streams():
+    """Else the waiting stream and the one it waits for would both stand still."""
+    assert alone("lazy_streams") == {"begun": False, "result": 6.0}
+
+
 @pytest.mark.slow
 def test_a_healthy_card_may_vary(suite):
     """Another order of sums, FMA, the last bit of exp, truncating HF32: all cases pass."""
