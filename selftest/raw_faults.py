@@ -410,16 +410,11 @@ def seen_hanging(name: str) -> None:
 
     threading.Thread(target=tick, daemon=True).start()
     time.sleep(0.3)
-    bench.cards.plant(read(planted_hang(name)))
+    bench.cards.plant(read(json.dumps([{"kind": name}])))
     print(json.dumps({"kind": name, "reached": "the work"}), flush=True)
     if name != "hang_at_exit":
         bench.conv()
         print(json.dumps({"kind": name, "reached": "its end"}), flush=True)
-
-
-def planted_hang(name: str) -> str:
-    """The plan of a hang."""
-    return json.dumps([{"kind": name}])
 
 
 def main(names: list[str]) -> None:
@@ -438,8 +433,7 @@ def main(names: list[str]) -> None:
             print(json.dumps({"kind": name, "clean" if clean else "faulty": measure()}), flush=True)
             continue
         without = measure()
-        plan = [{"kind": name, **MEASURES[name][1]}]
-        bench.cards.plant(read(json.dumps(plan)))
+        bench.cards.plant(read(planted(name)))
         with_it = measure()
         print(json.dumps({"kind": name, "clean": without, "faulty": with_it}), flush=True)
         bench.cards.plant(Plan())

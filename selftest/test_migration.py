@@ -11,6 +11,7 @@ from torch.cuda import synchronize as imported_synchronize
 from fixtures.core import migration
 from fixtures.core.backends import backend
 from fixtures.core.backends.base import Backend, Device
+from fixtures.core.backends.cpu import CpuBackend
 from fixtures.core.migration import ALLOWED, LAYOUTS, SPECIAL_BITS, HardCodedCuda
 from fixtures.core.records import Status
 
@@ -483,16 +484,8 @@ def test_other_errors_are_not_swallowed():
 # --- formats that a device does not have ----------------------------------------------------------
 
 
-class Declaring(Backend):
-    """The CPU, under a backend that declares something else of it."""
-
-    name = "cpu"
-
-    def device_string(self, index):
-        return "cpu"
-
-    def synchronize(self, index):
-        pass
+class Declaring(CpuBackend):
+    """The CPU, under a backend that may declare something else of it."""
 
 
 def test_float64_is_held_to_what_the_backend_declares(monkeypatch):

@@ -28,6 +28,7 @@ pytestmark = needs_cards
 NUMBERS = ("tests/test_operators.py", "tests/test_precision.py")
 COPIES = ("tests/test_migration.py", "tests/test_precision.py")
 CARD = ("tests/test_environment.py", "tests/test_afterwards.py")
+SOON = ("--simulate", "1", "--case-timeout", "15")
 TIMES = ("-m", "smoke", "tests/test_latency.py")
 
 
@@ -88,7 +89,7 @@ ROWS = (
         "test_",
         "HANG",
         plan={"nth": 30},
-        arguments=("--simulate", "1", "--case-timeout", "15"),
+        arguments=SOON,
     ),
     Row(
         "hang_with_gil",
@@ -96,14 +97,14 @@ ROWS = (
         "test_",
         "HANG",
         plan={"nth": 30},
-        arguments=("--simulate", "1", "--case-timeout", "15"),
+        arguments=SOON,
     ),
     Row(
         "hang_at_exit",
         ("tests/test_precision.py",),
         "the end of the process",
         "HANG",
-        arguments=("--simulate", "1", "--case-timeout", "15"),
+        arguments=SOON,
     ),
     Row("wrong_device", COPIES, "placement", arguments=("--simulate", "2", "--device", "npu:1")),
     Row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fixtures import SETTINGS
+from fixtures.core.backends.base import first_line
 from fixtures.core.metrics import METRICS, VARIETY, compare, variety
 from fixtures.core.settings import DEFAULT_BATCH_SIZES
 
@@ -45,8 +46,7 @@ def test_agreement(batch_size, batch, forward, device, limits, record):
     except (RuntimeError, MemoryError) as error:
         if not device.backend.is_out_of_memory(error):
             raise
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        too_large = f"batch size {batch_size} does not fit: {words}"
+        too_large = f"batch size {batch_size} does not fit: {first_line(error)}"
     if too_large:  # outside of the handler, where the error holds the tensors no longer
         device.backend.empty_cache(device.index)
         assert batch_size not in DEFAULT_BATCH_SIZES, too_large
