@@ -62,6 +62,11 @@ COST = Limit.row(
 )
 RUNS = 3
 
+FAULTS = {"convnext_atto.d2_in1k": 200, "convnext_base.clip_laion2b": 40}
+"""Faults drawn per network."""
+CLEAN = {"convnext_atto.d2_in1k": 200, "convnext_base.clip_laion2b": 10}
+"""Runs on healthy cards per network."""
+
 
 def synthetic(name: str) -> tuple[str, Verdict]:
     """Faults in every block of a network, under synthetic weights and timm's own."""
@@ -155,6 +160,38 @@ def simulated_faults() -> tuple[str, Verdict]:
     return "\n".join(lines), Verdict(Status.FAIL, words) if words else Verdict()
 
 
+def detection(what: str, network: str, count: int) -> tuple[str, Verdict]:
+    """Faults or healthy cards drawn by the seed of proof_detection.py, on simulated cards.
+
+    Each result is kept as it comes, so that an interrupted proof goes on where it stopped.
+    """
+    from fixtures.core.store import cache_folder
+    from selftest import proof_detection, proof_tables
+    from selftest.simulated import variables
+
+    folder = cache_folder() / "proof"
+    folder.mkdir(parents=True, exist_ok=True)
+    code = code_id()
+    if code.endswith("+dirty"):
+        code += f"-{os.getpid()}"  # nothing of it may be taken for this code's later on
+    state = folder / f"{what}-{network}-{code}.jsonl"
+    command = [sys.executable, str(ROOT / "selftest/proof_detection.py")]
+    done = subprocess.run(
+        [*command, what, network, str(count), str(state)],
+        env=variables(OMP_NUM_THREADS=str(os.cpu_count())),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    rows = proof_detection.read(state)
+    if done.returncode or len(rows) < count:
+        raise RuntimeError(f"{len(rows)} of {count} were measured:\n{done.stderr[-2000:]}")
+    tabled = proof_tables.faults if what == "faults" else proof_tables.alarms
+    text, verdict = tabled(rows)
+    return f"`{network}`, seed `{proof_detection.SEED}`.\n\n{text}", verdict
+
+
 PROOFS: dict[str, Proof] = {
     **{
         f"synthetic-{name.partition('.')[0]}": Proof(
@@ -173,6 +210,20 @@ PROOFS: dict[str, Proof] = {
         "Every hardware fault can be planted, and the suite says what it makes of it",
         simulated_faults,
     ),
+    **{
+        f"detection-{name.partition('.')[0]}": Proof(
+            f"Every fault planted in {name} is caught, and rightly named",
+            functools.partial(detection, "faults", name, count),
+        )
+        for name, count in FAULTS.items()
+    },
+    **{
+        f"false-alarms-{name.partition('.')[0]}": Proof(
+            f"No healthy card that runs {name} is stopped",
+            functools.partial(detection, "clean", name, count),
+        )
+        for name, count in CLEAN.items()
+    },
 }
 """TABLE of proofs by name: each is made into proof/<name>.md."""
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from fixtures.core import references
 from fixtures.core.backends.base import Telemetry
+from fixtures.core.budget import Budget, Contribution
 from fixtures.core.environment import AFTERWARDS, Environment, Host
 from fixtures.core.latency import Latency, Synchronisation, Throughput
+from fixtures.core.layers import Divergence, Part, Step
 from fixtures.core.limits import all_limits, with_overrides
 from fixtures.core.metrics import Agreement, RowAgreement
 from fixtures.core.operators import Coverage
@@ -193,6 +195,67 @@ def coverage(family: str, aten: str, place: str, dtype: str, share: float = 0.31
     )
 
 
+def divergence(wrong: int = 0) -> Divergence:
+    """A network of four blocks followed operator by operator; the one of step `wrong` fails."""
+    rows = [("conv2d", "stem.0", "stem"), ("layer_norm", "stem.1", "stem")]
+    for stage, block in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        part = f"stages.{stage}.blocks.{block}"
+        rows += [
+            ("conv2d", f"{part}.conv_dw", part),
+            ("permute", part, part),
+            ("layer_norm", f"{part}.norm", part),
+            ("linear", f"{part}.mlp.fc1", part),
+            ("gelu", f"{part}.mlp.act", part),
+            ("linear", f"{part}.mlp.fc2", part),
+            ("add", part, part),
+        ]
+    names = list(dict.fromkeys(part for _, _, part in rows))
+    steps = []
+    for index, (function, module, part) in enumerate(rows, 1):
+        exact, bad = function == "permute", index == wrong
+        error = 0.0 if exact else (3.1e-2 if bad else 1.2e-5 * (1.5 + math.sin(index)))
+        limit = 0.0 if exact else 5.2e-4
+        late = wrong and index >= wrong
+        growth = 1e-4 * (0.5 + index / len(rows))
+        steps.append(
+            Step(
+                index, function, module, part, names.index(part), "inner", error, limit,
+                error / limit if limit else 0.0, growth, 2.8e-2 if late else growth, 0.9 * growth,
+                f"local error {error:.2g}, must be <= {limit:.2g}" if bad else "",
+                repeated="repeated, it is wrong each time" if bad else "",
+            )
+        )  # fmt: skip
+    parts = tuple(
+        Part(
+            name, name.startswith("stages"), number,
+            min(step.index for step in steps if step.part == name),
+            max(step.index for step in steps if step.part == name), 1e-4, 1e-3, 9e-5,
+        )
+        for number, name in enumerate(names)
+    )  # fmt: skip
+    end = 2.8e-2 if wrong else 1.6e-4
+    return Divergence(
+        "default", "npu:0", "conv hf32, matmul ieee, gelu tanh", 2, len(rows), tuple(steps),
+        parts, end_error=end, end_limit=3e-4, plain_error=end,
+    )  # fmt: skip
+
+
+def budget(measured: float = 4.7e-3) -> Budget:
+    """What an error is made of."""
+    return Budget(
+        "default",
+        "conv hf32, matmul ieee, gelu tanh",
+        measured,
+        2.6e-4,
+        (
+            Contribution("float32_arithmetic", "float32", 6e-7),
+            Contribution("convolution_factors", "hf32", 2.2e-4),
+            Contribution("gelu_form", "tanh", 1.1e-4),
+        ),
+        "to nearest",
+    )
+
+
 def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
     """The cases of a run in which everything passes."""
     made = [
@@ -313,7 +376,11 @@ def failed() -> Qualification:
         "test_precision.py::test_agreement[b8]",
         status=Status.FAIL,
         figures=broken.figures(),
-        records={"precision": plain(broken.as_json())},
+        records={
+            "precision": plain(broken.as_json()),
+            "layers": plain(divergence(12).as_json()),
+            "budget": plain(budget().as_json()),
+        },
         sentences=tuple(
             sentence
             for figure in broken.figures()
@@ -443,6 +510,11 @@ def hostile() -> Qualification:
     row = RowAgreement(attack, 1e-3, 1e-4, 0.9999, 1e-3)
     named = dataclasses.replace(agreement(1), rows=(row,))
     precision = _case("test_precision.py::test_agreement[b1]", "precision", measured=named)
+    step = dataclasses.replace(divergence(3).steps[2], function=attack, module=attack, words=attack)
+    parted = dataclasses.replace(divergence(), regime=attack, arithmetic=attack, steps=(step,))
+    parted = dataclasses.replace(parted, parts=(dataclasses.replace(parted.parts[0], name=attack),))
+    explained = dataclasses.replace(budget(), regime=attack, arithmetic=attack, rounding=attack)
+    precision.records.update(layers=plain(parted.as_json()), budget=plain(explained.as_json()))
     operator = dataclasses.replace(coverage("GELU", "gelu", "a", "b"), family=attack, reason=attack,
                                    status="wrong", aten=(attack,))  # fmt: skip
     made = _case("test_operators.py::test_operator[x]", "operators", measured=operator)

@@ -593,6 +593,63 @@ def test_the_device_under_test_is_asked_not_the_first(npu, monkeypatch, tmp_path
     assert asked == [1]
 
 
+def test_strict_switches_every_shortcut_off_and_back(npu):
+    made, namespace = npu(matmul=SimpleNamespace(allow_hf32=True, cube_math_type=Cube.USE_HF32))
+    before = made.math_mode()
+    with made.strict(0):
+        assert str(made.math_mode()) == "conv ieee, matmul ieee, gelu tanh"
+        assert namespace.matmul.cube_math_type is Cube.KEEP_DTYPE
+    assert made.math_mode() == before
+    assert namespace.matmul.cube_math_type is Cube.USE_HF32
+    with pytest.raises(ValueError), made.strict(0):
+        raise ValueError
+    assert made.math_mode() == before
+
+
+@pytest.mark.parametrize("matmul", [{}, {"cube_math_type": None}])
+def test_a_cube_math_type_that_nobody_chose_is_left_alone(npu, matmul):
+    chosen = SimpleNamespace(allow_hf32=True, **matmul)
+    made, namespace = npu(matmul=chosen)
+    with made.strict(0):
+        assert vars(namespace.matmul) == {"allow_hf32": False, **matmul}
+    assert vars(namespace.matmul) == {"allow_hf32": True, **matmul}
+
+
+def test_a_switch_that_cannot_be_set_ends_the_strict_regime_at_once(npu):
+    class Refusing:
+        allow_hf32 = property(lambda self: True)
+
+    made, namespace = npu(matmul=Refusing())
+    with pytest.raises(AttributeError), made.strict(0):
+        pytest.fail("nobody knows what would be computed here")
+    assert namespace.conv.allow_hf32 is True, "what was switched before is put back"
+
+
+@pytest.mark.parametrize("told", [0, 1, 2])
+def test_the_vendors_stress_test_is_that_of_one_card(npu, told):
+    asked = []
+
+    @contextmanager
+    def device(index):
+        asked.append(index)
+        yield
+        asked.append("left")
+
+    def stress(kind):
+        asked.append(kind)
+        return told
+
+    made, _ = npu(stress_detect=stress, device=device)
+    assert made.stress_detect(1) == told
+    assert asked == [1, "aic", "left"]
+
+
+def test_where_there_is_no_stress_test_it_is_none(npu):
+    made, _ = npu()
+    assert made.stress_detect(0) is None
+    assert CpuBackend().stress_detect(0) is None
+
+
 def test_a_switch_that_cannot_be_read_is_said(npu):
     def broken():
         raise RuntimeError("no option")
@@ -1006,6 +1063,21 @@ def test_tf32_is_read_back(monkeypatch):
     assert str(old.math_mode()) == "conv ieee, matmul ieee, gelu erf"
 
 
+def test_strict_switches_tf32_off_and_back(monkeypatch):
+    made = fake_cuda(monkeypatch, {})
+    before = made.math_mode()
+    with precision(torch.backends.cuda.matmul, "tf32"):
+        with made.strict(0):
+            assert str(made.math_mode()) == "conv ieee, matmul ieee, gelu erf"
+        assert str(made.math_mode()) == "conv tf32, matmul tf32, gelu erf"
+    assert made.math_mode() == before
+
+
+def test_cublas_may_be_asked_to_repeat_itself(tmp_path):
+    told = CudaBackend().run_environment(tmp_path)
+    assert told == {**CudaBackend().early_environment, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+
 def test_tf32_is_that_of_the_device_under_test(monkeypatch):
     made = fake_cuda(monkeypatch, {}, capability=[(7, 5), (9, 0)])
     assert [Device(made, index).math_mode().conv for index in (0, 1)] == ["ieee", "tf32"]
@@ -1215,6 +1287,9 @@ def test_the_autoload_is_switched_off_before_torch_is_imported(monkeypatch):
 
 def test_the_base_declares_nothing_it_does_not_have():
     made = Backend()
+    with made.strict(0):
+        assert str(made.math_mode()) == "conv ieee, matmul ieee, gelu erf"
+    assert made.stress_detect(0) is None
     assert made.versions() == {}
     assert made.telemetry(0) is None
     assert made.memory_band("x") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import itertools
 import re
 import xml.etree.ElementTree as ET
@@ -10,8 +11,12 @@ from html import unescape
 
 import pytest
 
+from fixtures.core.records import plain
 from fixtures.core.report import as_json, plots
 from selftest import sample
+
+ALWAYS = ("precision", "latency", "throughput")
+"""What every whole run has a plot of."""
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -35,7 +40,7 @@ def words(html):
 @pytest.fixture(scope="module")
 def good():
     """The plots of the run in which everything passed."""
-    return drawn(sample.qualified)
+    return drawn(sample.qualified, *ALWAYS)
 
 
 def test_every_section_has_a_plot(good):
@@ -78,7 +83,7 @@ def test_precision_shows_each_input_and_its_limits(good):
 
 def test_the_same_report_gives_the_same_bytes(good):
     """Nothing in a plot depends on the day or the process."""
-    assert drawn(sample.qualified) == good
+    assert drawn(sample.qualified, *ALWAYS) == good
     assert "<metadata" not in "".join(good.values())
 
 
@@ -144,6 +149,35 @@ def test_without_a_publication_only_the_measured_is_drawn():
     assert svg(made["throughput"]) is not None
 
 
+def test_depth_shows_the_first_wrong_operator():
+    """Error against depth: the operator that is wrong first is named at its place."""
+    html = drawn(sample.failed, "layers")["layers"]
+    shown = words(html)
+
+    assert "first wrong: gelu of stages.0.blocks.1.mlp.act" not in shown
+    assert "first wrong: layer_norm of stages.0.blocks.1.norm" in shown
+    assert {"stem", "stages.0", "stages.1", "local error", "accumulated error"} <= set(shown)
+    assert "Regime default (conv hf32, matmul ieee, gelu tanh)" in shown
+
+
+def test_depth_is_drawn_once_a_regime():
+    """The same comparison, recorded by several cases, is one panel; of many regimes four."""
+    run = sample.qualified()
+    cases = [case for case in run.cases if "precision" in case.id]
+    for case in cases[:2]:
+        case.records["layers"] = plain(sample.divergence().as_json())
+
+    once = words(drawn(run, "layers")["layers"])
+    cases[0].records["layers"] = [
+        plain(dataclasses.replace(sample.divergence(), regime=f"r{n}").as_json()) for n in range(5)
+    ]
+    html = drawn(run, "layers")["layers"]
+
+    assert sum(text.startswith("Regime") for text in once) == 1
+    assert sum(text.startswith("Regime") for text in words(html)) == 4
+    assert "2 more regimes are in the JSON report" in html
+
+
 def test_out_of_memory_leaves_the_rest():
     """A batch size that did not fit has no point, and the others are still there."""
     shown = words(drawn(sample.failed, "throughput")["throughput"])
@@ -171,7 +205,10 @@ def test_without_matplotlib_there_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
 
-    assert all("matplotlib cannot be imported" in html for html in drawn(sample.qualified).values())
+    assert all(
+        "matplotlib cannot be imported" in html
+        for html in drawn(sample.qualified, *ALWAYS).values()
+    )
 
 
 def test_a_single_sample_is_drawn():

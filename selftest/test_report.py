@@ -17,7 +17,7 @@ import pytest
 from fixtures.core import report as reports
 from fixtures.core.limits import all_limits
 from fixtures.core.records import Case, Figure, Limit, Qualification, Status
-from fixtures.core.report import columns, html, markdown, sections, view
+from fixtures.core.report import columns, html, markdown, plots, sections, view
 from fixtures.core.verdict import conclude
 from selftest import sample
 
@@ -45,7 +45,7 @@ def page(qualification):
     return html.fragment(
         qualification,
         sample.verdict(qualification),
-        {"precision": "", "latency": "", "throughput": ""},
+        dict.fromkeys(plots.PLOTS, ""),
     )
 
 
@@ -157,8 +157,8 @@ def test_the_keys_are_those_that_others_rely_on():
     assert set(report) == {
         "schema_version", "verdict", "subject", "device", "suite", "environment", "selection",
         "settings", "fusion", "time_spent", "interrupted", "command", "limits", "precision",
-        "latency", "throughput", "operators", "inference", "weights", "references", "cases",
-        "facts", "started_at", "finished_at",
+        "latency", "throughput", "operators", "inference", "weights", "layers", "budget",
+        "references", "cases", "facts", "started_at", "finished_at",
     }  # fmt: skip
     assert {"status", "reasons"} <= set(report["verdict"])
     assert {

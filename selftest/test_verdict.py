@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from fixtures.core.environment import AFTERWARDS, CHECKS
 from fixtures.core.records import Case, Qualification, Status
+from fixtures.core.regimes import DEFAULT_REGIMES
 from fixtures.core.verdict import (
     REQUIRED_AFTERWARDS,
+    REQUIRED_BY_REGIME,
     REQUIRED_BY_SIZE,
+    REQUIRED_CASES,
     REQUIRED_MARKERS,
     case_counts,
     conclude,
@@ -21,11 +24,15 @@ from fixtures.core.verdict import (
 
 CASES = (
     *(Case(f"tests/test_{m}.py::test", Status.PASS, (m,)) for m in REQUIRED_MARKERS),
-    Case("tests/test_latency.py::test_latency", Status.PASS),
+    *(Case(f"tests/{name}", Status.PASS) for name in REQUIRED_CASES),
     *(
-        Case(f"tests/{stem}[b{size}]", Status.PASS)
-        for stem in REQUIRED_BY_SIZE
-        for size in (1, 4, 8, 16)
+        Case(f"tests/{name}", Status.PASS)
+        for name in dict.fromkeys(
+            [
+                *(case.format(size) for case in REQUIRED_BY_SIZE for size in (1, 4, 8, 16)),
+                *(case.format(name) for case in REQUIRED_BY_REGIME for name in DEFAULT_REGIMES),
+            ]
+        )
     ),
     *(Case(f"tests/{REQUIRED_AFTERWARDS}[{row.id}]", Status.PASS) for row in AFTERWARDS),
 )
@@ -255,3 +262,30 @@ def test_the_environment_check_passes_only_when_all_of_it_did():
 
 def test_counts_leave_out_zeros():
     assert case_counts(CASES) == {"PASS": len(CASES)}
+
+
+def failing(*parts):
+    """A whole run of which the cases with these parts in their ids failed."""
+    return tuple(
+        dataclasses.replace(case, status=Status.FAIL, sentences=("too far off",))
+        if any(part in case.id for part in parts)
+        else case
+        for case in CASES
+    )
+
+
+def test_where_only_the_strict_gate_fails_the_line_says_so():
+    strict = conclude(run(failing("test_strict[")))
+    assert strict.status == "NOT QUALIFIED"
+    assert strict.line.startswith("NOT QUALIFIED (strict gate): ")
+    both = conclude(run(failing("test_strict[", "test_agreement[b4]")))
+    other = conclude(run(failing("test_strict[", "test_latency")))
+    assert both.line.startswith("NOT QUALIFIED: ")
+    assert other.line.startswith("NOT QUALIFIED: ")
+
+
+def test_a_regime_that_was_taken_away_is_a_gap():
+    settings = {**FACTS["settings"], "regimes": ["default", "bf16"]}
+    verdict = conclude(run(settings=settings))
+    assert verdict.status == "INCOMPLETE"
+    assert "regimes ieee were taken away by --regimes" in verdict.reasons

@@ -6,15 +6,21 @@ import pytest
 
 from fixtures.core.limits import LATENCY_LIMITS
 from fixtures.core.metrics import compare
+from fixtures.core.regimes import REGIMES
 
 pytestmark = [pytest.mark.performance, pytest.mark.smoke]
 
+DEFAULT = REGIMES["default"]
 
-def test_latency(measure, batch, record, limits):
+
+def test_latency(measure, batch, record, limits, apart):
     """A forward at batch 1 has a latency that can be trusted, and its timed outputs are right."""
     inputs = batch(1)
-    latency, outputs = measure.latency(inputs.images)
+    latency, outputs, same = measure.latency(inputs.images)
     verdict = record(latency, *(limits[limit.name] for limit in LATENCY_LIMITS))
+    repeats = same.result()
+    verdict &= record(repeats)
+    verdict &= record.judge(repeats.judge(apart(DEFAULT) if repeats.differing else None))
 
     for number, output in enumerate(outputs, 1):
         agreement = compare(output, inputs.reference, inputs.names, 1)

@@ -1,4 +1,4 @@
-"""The device's features against the CPU's on the same inputs, at every timed batch size."""
+"""The device's features against the CPU's and against float64, at every batch size and regime."""
 
 from __future__ import annotations
 
@@ -6,24 +6,65 @@ import pytest
 
 from fixtures import SETTINGS
 from fixtures.core.backends.base import first_line
+from fixtures.core.gate import DISTINCT
 from fixtures.core.metrics import METRICS, VARIETY, compare, variety
+from fixtures.core.records import Verdict
+from fixtures.core.regimes import REGIMES
 from fixtures.core.settings import DEFAULT_BATCH_SIZES
+from fixtures.core.strict import ABSOLUTE, STRICT
 
 pytestmark = pytest.mark.precision
 
-DISTINCT = 8
-"""Inputs that every batch size is tried with, at least; also the batch size of the smoke case."""
+DEFAULT = REGIMES["default"]
 
 
 def pytest_generate_tests(metafunc):
-    """One case per timed batch size, and the smoke case whether it is timed or not."""
-    if "batch_size" in metafunc.fixturenames:
-        sizes = sorted({*metafunc.config.stash[SETTINGS].batch_sizes, DISTINCT})
-        smoke = pytest.mark.smoke
-        metafunc.parametrize(
-            "batch_size",
-            [pytest.param(n, id=f"b{n}", marks=[smoke] if n == DISTINCT else []) for n in sizes],
-        )
+    """One case per timed batch size, and the smoke case whether it is timed or not; the regimes
+    beside the default one are tried at the smoke case's size."""
+    if "batch_size" not in metafunc.fixturenames:
+        return
+    settings = metafunc.config.stash[SETTINGS]
+    sizes = sorted({*settings.batch_sizes, DISTINCT})
+
+    def marks(regime, size):
+        return [pytest.mark.smoke] if size == DISTINCT and not regime.half else []
+
+    if "regime" in metafunc.fixturenames:
+        rows = [
+            pytest.param(
+                REGIMES[name], size, id=f"{name}-b{size}", marks=marks(REGIMES[name], size)
+            )
+            for name in settings.regimes
+            for size in (sizes if name == DEFAULT.name else (DISTINCT,))
+        ]
+        metafunc.parametrize("regime, batch_size", rows)
+    else:
+        rows = [pytest.param(n, id=f"b{n}", marks=marks(DEFAULT, n)) for n in sizes]
+        metafunc.parametrize("batch_size", rows)
+
+
+def given(outputs, regime, batch_size, device, record):
+    """What the device gives; a batch that does not fit is unsupported where one asked for it."""
+    too_large = ""
+    try:
+        return outputs(regime, batch_size)
+    except (RuntimeError, MemoryError) as error:
+        if not device.backend.is_out_of_memory(error):
+            raise
+        too_large = f"batch size {batch_size} does not fit: {first_line(error)}"
+    # outside of the handler, where the error holds the tensors no longer
+    device.backend.empty_cache(device.index)
+    assert batch_size not in DEFAULT_BATCH_SIZES, too_large
+    return record.unsupported(too_large)
+
+
+def where_from(parted, regime, record):
+    """Say of a failure where it comes from; it stands, whatever becomes of the search."""
+    try:
+        return record(parted(regime))
+    except NotImplementedError as error:
+        record.doubt(f"where the networks part could not be found: {first_line(error)}")
+        return Verdict()
 
 
 @pytest.mark.smoke
@@ -34,24 +75,10 @@ def test_inputs_differ(batch, record):
     assert verdict
 
 
-def test_agreement(batch_size, batch, forward, device, limits, record):
+def test_agreement(batch_size, batch, outputs, device, limits, record, parted):
     """At this batch size the device gives the CPU's features, row by row."""
-    import torch
-
-    size = -(-DISTINCT // batch_size) * batch_size
-    inputs = batch(size)
-    too_large = ""
-    try:
-        got = torch.cat([forward(images) for images in inputs.images.split(batch_size)])
-    except (RuntimeError, MemoryError) as error:
-        if not device.backend.is_out_of_memory(error):
-            raise
-        too_large = f"batch size {batch_size} does not fit: {first_line(error)}"
-    if too_large:  # outside of the handler, where the error holds the tensors no longer
-        device.backend.empty_cache(device.index)
-        assert batch_size not in DEFAULT_BATCH_SIZES, too_large
-        record.unsupported(too_large)
-
+    got = given(outputs, DEFAULT, batch_size, device, record)
+    inputs = batch(len(got))
     agreement = compare(got, inputs.reference, inputs.names, batch_size)
     worst = agreement.worst_row
     verdict = record(
@@ -59,4 +86,30 @@ def test_agreement(batch_size, batch, forward, device, limits, record):
         *(limits[metric.name] for metric in METRICS if metric.limit is not None),
         where=f"batch size {batch_size}, worst input {worst.name if worst else 'unknown'}",
     )
+    if not verdict:
+        verdict &= where_from(parted, DEFAULT, record)
+    assert verdict
+
+
+def test_strict(
+    regime, batch_size, outputs, gate, arithmetic, subject, device, limits, record, parted, store
+):
+    """In this regime the device's error is that of its declared arithmetic, and no more."""
+    refusal = regime.refusal(device.backend)
+    if refusal:
+        record.unsupported(refusal)
+    got = given(outputs, regime, batch_size, device, record)
+    declared = arithmetic(regime)
+    stages = outputs.stages.get(regime.name) if batch_size == DISTINCT else None
+    strict = gate.judge(got, regime, declared, batch_size, stages=stages)
+    rows = STRICT + ((ABSOLUTE,) if subject.weights.source == "synthetic" else ())
+    verdict = record(
+        strict,
+        *(limits[row.name] for row in rows),
+        where=f"strict gate, regime {regime.name} ({declared}), batch size {batch_size}",
+    )
+    for notice in store.take_notices():
+        record.doubt(notice)
+    if not verdict:
+        verdict &= where_from(parted, regime, record)
     assert verdict

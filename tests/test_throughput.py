@@ -1,4 +1,4 @@
-"""Throughput at each batch size, out of memory included; every timed block's output is checked."""
+"""Throughput at each batch size, out of memory included; every timed output is compared."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytest
 from fixtures import SETTINGS
 from fixtures.core.limits import throughput_limit_name
 from fixtures.core.metrics import compare
+from fixtures.core.regimes import REGIMES
 from fixtures.core.settings import DEFAULT_BATCH_SIZES
 
 pytestmark = pytest.mark.performance
+
+DEFAULT = REGIMES["default"]
 
 
 def pytest_generate_tests(metafunc):
@@ -25,17 +28,23 @@ def pytest_generate_tests(metafunc):
     )
 
 
-def test_throughput(batch_size, measure, batch, record, limits):
+def test_throughput(batch_size, measure, batch, record, limits, apart):
     """The network keeps up its throughput at this batch size and its outputs stay right."""
     inputs = batch(batch_size)
-    throughput, outputs = measure.throughput(inputs.images)
+    throughput, outputs, same = measure.throughput(inputs.images)
     verdict = record(throughput, limits[throughput_limit_name(batch_size)])
     if throughput.out_of_memory:
         sentence = f"batch size {batch_size} does not fit: {throughput.out_of_memory}"
         assert batch_size not in DEFAULT_BATCH_SIZES, sentence
         record.unsupported(sentence)
+    repeats = same.result()
+    verdict &= record(repeats)
+    verdict &= record.judge(repeats.judge(apart(DEFAULT) if repeats.differing else None))
 
     for number, output in enumerate(outputs, 1):
         agreement = compare(output, inputs.reference, inputs.names, batch_size)
         verdict &= record.check(agreement, f"timed block {number}")
+    for number, output in same.strange:
+        agreement = compare(output, inputs.reference, inputs.names, batch_size)
+        verdict &= record.check(agreement, f"timed forward {number}")
     assert verdict
