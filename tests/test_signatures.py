@@ -6,9 +6,11 @@ import re
 
 import pytest
 
-from fixtures import SETTINGS
+import fixtures
 from fixtures.core import signatures, trace
+from fixtures.core.aten.problem import NoReference
 from fixtures.core.clock import clock
+from fixtures.core.operators import ERROR_IN_BOUNDS, with_fallback
 
 pytestmark = pytest.mark.operators
 
@@ -25,15 +27,18 @@ UNTRACED = "traced-when-run"
 def _found(config):
     """The table; of a network without one only a run that may need it has it traced."""
     if TABLE not in config.stash:
-        settings = config.stash[SETTINGS]
+        settings = config.stash[fixtures.SETTINGS]
         model = settings.model, settings.num_classes
         with clock.spent("probes"):
             found = trace.find(*model)
             if found.table is None and _may_run(config.option):
+                patience = config.stash[fixtures.PATIENCE]
+                patience(trace.TRACE_S)
                 try:
                     found = trace.obtain(*model)
                 except trace.TraceError as error:
                     found = trace.Found(None, (*found.notices, str(error)))
+                patience(settings.case_timeout_s)
         config.stash[TABLE] = found
     return config.stash[TABLE]
 
@@ -51,7 +56,7 @@ def _may_run(option):
 
 def _cases(config):
     table = _found(config).table
-    formats = signatures.dtypes(config.stash[SETTINGS].regimes)
+    formats = signatures.dtypes(config.stash[fixtures.SETTINGS].regimes)
     return signatures.cases(table, formats) if table is not None else []
 
 
@@ -81,11 +86,11 @@ def test_signature(signature, device, settings, record, pytestconfig):
     seen[signature.id] = None
     try:
         coverage = signatures.run(signature, device, settings.regimes)
-    except signatures.NoReference as error:
+    except NoReference as error:
         record.not_run(str(error))
-    coverage = signatures.with_fallback(coverage, record.fallbacks())
+    coverage = with_fallback(coverage, record.fallbacks())
     seen[signature.id] = coverage
-    verdict = record(coverage, signatures.ERROR_IN_BOUNDS)
+    verdict = record(coverage, ERROR_IN_BOUNDS)
     assert verdict
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from fixtures import SETTINGS
 from fixtures.core import fine_tuning, inputs, loss_scaling, optimizers, stochastic_depth, training
+from fixtures.core.backends.base import first_line
 from fixtures.core.pictures import built_in
 from fixtures.core.regimes import REGIMES
 
@@ -86,7 +87,12 @@ def test_loss_scaling(bench, arithmetic, device, judged, record):
     if refusal:
         record.unsupported(refusal)
 
-    measured, step = loss_scaling.scaled_step(bench, arithmetic(DEFAULT))
+    try:
+        measured, step = loss_scaling.scaled_step(bench, arithmetic(DEFAULT))
+    except NotImplementedError as error:
+        if device.backend.device_error(error):
+            raise
+        record.unsupported(f"torch has no GradScaler for {device}: {first_line(error)}")
     verdict = judged(measured)
     verdict &= judged(step)
     assert verdict
