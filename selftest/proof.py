@@ -135,6 +135,14 @@ def simulated_cost() -> tuple[str, Verdict]:
     return table, COST.judge(Figure(COST.name, high), "upper end of the interval")
 
 
+def precision(what: str) -> tuple[str, Verdict]:
+    """What the limits of precision rest on, and what the gates cost."""
+    from selftest import proof_precision
+
+    measured: tuple[str, Verdict] = getattr(proof_precision, what)()
+    return measured
+
+
 def simulated_faults() -> tuple[str, Verdict]:
     """Every hardware fault, planted on raw torch and under the suite."""
     with tempfile.TemporaryDirectory() as folder:
@@ -209,6 +217,14 @@ PROOFS: dict[str, Proof] = {
     "simulated-faults": Proof(
         "Every hardware fault can be planted, and the suite says what it makes of it",
         simulated_faults,
+    ),
+    "precision-limits": Proof(
+        "The absolute limits of precision leave room for every arithmetic as it is emulated",
+        functools.partial(precision, "limits"),
+    ),
+    "gate-cost": Proof(
+        "What goes beyond the document's precision check costs less than six times as much",
+        functools.partial(precision, "cost"),
     ),
     **{
         f"detection-{name.partition('.')[0]}": Proof(

@@ -32,8 +32,9 @@ from fixtures.core.records import (
     WeightsIdentity,
     plain,
 )
+from fixtures.core.regimes import DEFAULT_REGIMES
 from fixtures.core.settings import Settings
-from fixtures.core.verdict import RunVerdict, conclude
+from fixtures.core.verdict import REQUIRED_BY_REGIME, RunVerdict, conclude
 
 NPU = DeviceIdentity(
     backend="npu",
@@ -277,6 +278,13 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
         parameters = {"batch_size": size}
         record = agreement(size, scale)
         made.append(_case(name, "precision", measured=record, parameters=parameters))
+    judged = [f"test_precision.py::test_strict[default-b{size}]" for size in BATCH_SIZES]
+    judged += [row.format(name) for row in REQUIRED_BY_REGIME for name in DEFAULT_REGIMES]
+    made += [
+        _case(name, "precision") for name in ("test_gate.py::test_host", *dict.fromkeys(judged))
+    ]
+    made.append(_case("test_determinism.py::test_repeats[default]", "determinism"))
+    made.append(_case("test_training.py::test_step[ieee]", "training"))
     made.append(
         _case(
             "test_latency.py::test_latency",

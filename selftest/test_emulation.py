@@ -206,3 +206,12 @@ def test_gradients_pass_a_rounding_as_if_it_were_not_there():
     x = drawn(10).requires_grad_()
     through(x, lambda values: rounded(values, "bfloat16")).square().sum().backward()
     assert torch.equal(x.grad, 2 * rounded(x.detach(), "bfloat16"))
+
+
+def test_the_weights_of_a_half_network_are_half_numbers():
+    weight = torch.nn.Parameter(1 + drawn(8) / 10)
+    for name, cast in (("bf16", True), ("autocast-bf16", False)):
+        regime = REGIMES[name]
+        with torch.no_grad(), Emulation(regime.arithmetic(MathMode()), regime):
+            product = torch.ones(8) * weight
+        assert torch.equal(product, rounded(weight.data, "bfloat16")) is cast

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import math
+import re
 import threading
 
 import pytest
@@ -15,11 +17,11 @@ from fixtures.core import copies, layers, weights
 from fixtures.core.backends import backend
 from fixtures.core.emulation import Emulation, float64_mode
 from fixtures.core.layers import Alone, Divergence, Part, Step
-from fixtures.core.lockstep import Layout, Lockstep
+from fixtures.core.lockstep import Layout, Lockstep, _relative
 from fixtures.core.networks import network
 from fixtures.core.records import MathMode, Status
 from fixtures.core.regimes import REGIMES
-from fixtures.core.watch import Follower, align, parts_of
+from fixtures.core.watch import End, Follower, align, parts_of
 
 NAME = "test_convnext.r160_in1k"
 BLOCK = "stages.2.blocks.1"
@@ -107,7 +109,7 @@ def test_a_healthy_device_follows(name, regime):
     assert found.calls == len(found.steps) > 40
     assert [step.index for step in found.steps] == list(range(1, found.calls + 1))
     assert not any(step.unjudged for step in found.steps)
-    assert not (found.parameters or found.missing or found.extra or found.replay_differs)
+    assert (found.parameters, found.missing, found.extra, found.replay_differs) == ((), (), (), 0)
     assert {part.name for part in found.parts if part.block} == {
         name for name, block in parts_of(model).items() if block
     }
@@ -219,6 +221,19 @@ def one_bit(model):
     model.get_submodule(f"{BLOCK}.mlp.fc1").weight.data.view(torch.int32)[3, 4] ^= 1
 
 
+@pytest.fixture(scope="module")
+def changed(model, images):
+    """`changed(change)`: a copy of the network, changed, beside the network; followed once."""
+
+    @functools.cache
+    def followed(change):
+        other = copy.deepcopy(model)
+        change(other)
+        return parted(model, images, other)
+
+    return followed
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -240,13 +255,9 @@ def one_bit(model):
         (one_bit, f"{BLOCK}.mlp.fc1.weight in 1 of 9216 elements"),
     ],
 )
-def test_a_wrong_network_is_named(model, images, change, said, cache={}):  # noqa: B006
+def test_a_wrong_network_is_named(changed, change, said):
     """Each of these is the first thing wrong, and the sentence says which."""
-    if change not in cache:
-        other = copy.deepcopy(model)
-        change(other)
-        cache[change] = parted(model, images, other)
-    verdict = cache[change].verdict()
+    verdict = changed(change).verdict()
 
     assert verdict.status is Status.FAIL
     assert said in repr(verdict)
@@ -265,6 +276,50 @@ def test_a_wrong_module_of_the_device_is_no_excuse(model, images):
     assert "it does not call conv2d of stages.2.blocks.3.conv_dw" in repr(found.verdict())
 
 
+class Doubled(nn.Module):
+    """An activation of two operands."""
+
+    def forward(self, x):
+        return torch.add(x, x)
+
+
+def test_what_cannot_be_compared_is_not_judged(model, images):
+    """A call whose operands are not those of the reference's; its block tells."""
+    other = copy.deepcopy(model)
+    other.get_submodule(f"{BLOCK}.mlp").act = Doubled()
+    found = parted(model, images, other)
+    (unjudged,) = (step for step in found.steps if step.unjudged)
+
+    assert (unjudged.function, unjudged.instead_of) == ("add", "gelu")
+    assert unjudged.unjudged == "the operands are not the same on both sides"
+    assert unjudged.local_error is None
+    assert repr(found.verdict()).startswith(f"first wrong: block {BLOCK} (steps 57 to 67 of 122)")
+
+
+def test_a_block_that_is_never_run_is_judged_all_the_same(model, images):
+    other = copy.deepcopy(model)
+    blocks = other.stages[2].blocks
+    blocks.forward = lambda x: blocks[3](blocks[2](blocks[0](x)))
+    found = parted(model, images, other)
+
+    assert repr(found.verdict()).startswith(
+        "the device's network is another than the reference: it"
+    )
+    assert not any(part.wrong or part.unjudged for part in found.parts)
+
+
+def test_an_output_of_another_shape_is_wrong(model, images):
+    other = copy.deepcopy(model)
+    other.reset_classifier(7)
+    found = parted(model, images, other)
+
+    assert found.end_error == math.inf
+    assert not found.verdict()
+    assert _relative([images], []) == _relative([images], [images[0]]) == math.inf
+    assert _relative([images * math.inf], [images]) == math.inf
+    assert _relative([images], [torch.zeros_like(images)]) == pytest.approx(float(images.norm()))
+
+
 @pytest.mark.parametrize(
     ("regime", "arithmetic", "power"),
     [("default", MathMode("hf32", gelu="tanh"), -6), ("bf16", None, -4)],
@@ -272,7 +327,9 @@ def test_a_wrong_module_of_the_device_is_no_excuse(model, images):
 def test_a_single_channel_is_enough(model, images, regime, arithmetic, power):
     """One output channel of one operator off by 2^-6 in fp32, 2^-4 in bf16, is named."""
     fault = Planted(
-        "conv2d", scaled(1, 7, 1 + 2.0**power), where=lambda result: result.shape[1:] == (48, 10, 10)
+        "conv2d",
+        scaled(1, 7, 1 + 2.0**power),
+        where=lambda result: result.shape[1:] == (48, 10, 10),
     )
     if arithmetic is None:
         with fault:
@@ -284,14 +341,28 @@ def test_a_single_channel_is_enough(model, images, regime, arithmetic, power):
     assert "operator conv2d of stages.2.downsample.1 (step 45 of 122): local error" in repr(
         found.verdict()
     )
-    assert "in slice 7 of axis 1" in repr(found.verdict())
+    assert re.search(r"(local error \S+|worst) in slice 7 of axis 1", repr(found.verdict()))
 
 
 def test_a_shortcut_that_is_not_declared_is_named(model, images):
     with Emulation(MathMode("hf32"), REGIMES["default"]):
         found = parted(model, images)
 
-    assert repr(found.verdict()).startswith("first wrong: operator conv2d of stem.0 (step 1 of 122)")
+    assert repr(found.verdict()).startswith(
+        "first wrong: operator conv2d of stem.0 (step 1 of 122)"
+    )
+
+
+@pytest.fixture(scope="module")
+def once(model, images):
+    """`once(nth)`: a device whose linear layer is wrong in the call of that number."""
+
+    @functools.cache
+    def followed(nth):
+        with Planted("linear", lambda result: result * 1.5, nth):
+            return parted(model, images)
+
+    return followed
 
 
 @pytest.mark.parametrize(
@@ -306,10 +377,9 @@ def test_a_shortcut_that_is_not_declared_is_named(model, images):
         (44, "although each operator that it calls is right by itself; intermittent"),
     ],
 )
-def test_what_happens_once_is_intermittent(model, images, nth, said):
+def test_what_happens_once_is_intermittent(once, nth, said):
     """A fault in one call only: in the plain forward, the stream, a call alone, a block alone."""
-    with Planted("linear", lambda result: result * 1.5, nth):
-        verdict = parted(model, images).verdict()
+    verdict = once(nth).verdict()
 
     assert verdict.status is Status.FAIL
     assert said in repr(verdict)
@@ -336,6 +406,19 @@ def test_what_depends_on_the_stream_is_told(model, images):
     words = repr(found.verdict())
     assert "operator linear of stages.1.blocks.0.mlp.fc1" in words
     assert "repeated with the operands of the stream it is wrong again" in words
+
+
+def test_an_operand_that_was_overwritten_is_known():
+    """The sum of a ResNet's block is in place: the stream's own operands are kept."""
+    resnet = made("test_resnet.r160_in1k")
+    images = pictures(resnet)
+    blocks = sum(parts_of(resnet).values())
+    with Planted("add_", lambda result: result.mul_(1.5), nth=2 * blocks + 1):
+        words = repr(parted(resnet, images).verdict())
+
+    assert "operator add of layer1.0 (step" in words
+    assert "in the device's own stream local error 0.5" in words
+    assert "intermittent: repeated with the same operands it is right" in words
 
 
 @pytest.mark.parametrize(
@@ -449,6 +532,17 @@ def test_a_reference_that_fails_is_raised():
         assert follower.advance().name == "relu"
 
 
+def test_a_module_that_gives_several_tensors_is_no_part():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x.relu(), x
+
+    follower = Follower(nn.Sequential(Two()), torch.zeros(1), float64_mode(), ("0",))
+    with follower.following():
+        assert follower.advance().name == "relu"
+        assert isinstance(follower.advance(), End)
+
+
 def call(name, module="", *shape):
     return module, name, (shape,)
 
@@ -491,9 +585,9 @@ def test_an_operand_keeps_its_layout(model, tensor, order):
     """What is fed by hand lies in memory as the device's own operand does."""
     layout = Layout.of(tensor)
     values = torch.randn(tensor.shape)
-    placed = Lockstep(
-        model, model, values, CPU, REGIMES["default"], MathMode()
-    )._placed(values, layout)
+    placed = Lockstep(model, model, values, CPU, REGIMES["default"], MathMode())._placed(
+        values, layout
+    )
 
     assert layout.order == order
     assert placed.equal(values)
@@ -579,10 +673,8 @@ def test_calls_without_a_partner_are_told():
     )
 
 
-def test_the_json_holds_the_steps(model, images):
-    other = copy.deepcopy(model)
-    relu(other)
-    values = parted(model, images, other).as_json()
+def test_the_json_holds_the_steps(model, changed):
+    values = changed(relu).as_json()
 
     assert values["first_wrong_step"] == 61
     assert values["sentence"].startswith("first wrong: operator relu")
@@ -593,5 +685,7 @@ def test_the_json_holds_the_steps(model, images):
     assert wrong[0]["part"] == BLOCK
     assert wrong[0]["depth"] == list(parts_of(model)).index(BLOCK)
     assert {row["name"] for row in values["blocks"] if row["wrong"]} == {BLOCK}
-    assert dataclasses.asdict(Part("a", True, 0, 1, 2, None, None, None, "why"))["unjudged"] == "why"
+    assert (
+        dataclasses.asdict(Part("a", True, 0, 1, 2, None, None, None, "why"))["unjudged"] == "why"
+    )
     assert not Part("a", True, 0, 1, 2, None, None, None, "why").wrong

@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.core import report as reports
 from fixtures.core.limits import all_limits
-from fixtures.core.records import Case, Figure, Limit, Qualification, Status
+from fixtures.core.records import Case, Figure, Limit, Qualification, Status, plain
 from fixtures.core.report import columns, html, markdown, plots, sections, view
 from fixtures.core.verdict import conclude
 from selftest import sample
@@ -514,7 +514,7 @@ def test_the_page_shows_what_an_engineer_looks_for():
         "published for Ascend 910B4",
         "no graph was compiled",
         "Card health OK",
-        "115 of 115",
+        "127 of 127",
     ):
         assert text in words, text
 
@@ -651,6 +651,65 @@ def test_cells_are_escaped():
     for case in run.cases:
         for cell in columns.cells(case):
             assert re.fullmatch(r"<td class=\"[a-z -]+\">[^<>]*</td>", cell, re.DOTALL)
+
+
+def test_the_first_divergence_and_the_budget_are_shown():
+    """The operator that is wrong first is on the page and in both documents, with the budget."""
+    run = sample.failed()
+    shown = Page(page(run)).words
+    english, chinese = document(run), document(run, "zh-CN")
+
+    sentence = "first wrong: operator layer_norm of stages.0.blocks.1.norm (step 12 of 30)"
+    for text in (shown, english, chinese):
+        assert sentence in text
+        assert "error budget: of a relative error of 0.0047" in text
+    assert (
+        "| 12 | `layer_norm` | `stages.0.blocks.1.norm` | 0.031 | 0.00052 | 60 | 0.028 |" in english
+    )
+    assert "### 6.5 逐算子对比" in chinese
+    assert "| 未能解释的部分 |  | 0.0047 | 99.7 % |" in chinese
+    assert "Error budget" in shown
+    for text in (Page(page(sample.qualified())).words, document(sample.qualified())):
+        assert "operator by operator" not in text
+        assert "budget" not in text
+
+
+def test_a_comparison_without_a_fault_says_so():
+    """Every operator right: a sentence, and the operators nearest to their limits."""
+    run = sample.qualified()
+    case = next(case for case in run.cases if "precision" in case.id)
+    case.records["layers"] = plain(sample.divergence().as_json())
+
+    assert "Each of 30 operators and 5 modules, fed with the reference's own operands" in (
+        Page(page(run)).words
+    )
+    assert "each of 30 operators and 5 modules" in document(run)
+
+
+def test_what_is_infinite_is_the_worst():
+    """An error that is no number stands first, and is all of the budget."""
+    run = sample.failed()
+    case = next(case for case in run.cases if "layers" in case.records)
+    steps = case.records["layers"]["steps"]
+    steps[4] = {**steps[4], "local_error": "inf", "local_share": "inf", "wrong": True}
+    steps[5] = {**steps[5], "module": "", "instead_of": "gelu", "function": "relu"}
+    case.records["budget"]["unexplained"] = "inf"
+    report = as_json(run)
+
+    (layers,), (budget,) = view.layers(report), view.budgets(report)
+    assert (layers.worst[0].error, layers.worst[0].share) == ("inf", "inf")
+    assert len(layers.worst) == view.MOST_STEPS
+    assert [part.share for part in budget.parts] == [0, 0, 0, 1]
+    assert plots.draw(report, "layers")["layers"].startswith("<figure")
+    case.records["layers"]["steps"] = [
+        {**step, "local_error": 0.0, "local_limit": 0.0, "accumulated_error": 0.0,
+         "emulated_error": None, "stream_share": 2.0 if step["index"] == 6 else None}
+        for step in steps
+    ]  # fmt: skip
+    report = as_json(run)
+    row = next(row for row in view.layers(report)[0].worst if "relu" in row.operator)
+    assert (row.operator, row.module, row.share) == ("relu (reference: gelu)", "-", "2")
+    assert plots.draw(report, "layers")["layers"].startswith("<figure")
 
 
 # --- the documents ---------------------------------------------------------------------------

@@ -203,6 +203,14 @@ def test_in_strict_float32_every_mutant_is_stopped(gate):
     assert {"gelu-form", "channel-scaled"} <= passed
 
 
+def test_the_terminal_is_told_what_each_gate_stops(gate):
+    found = mutants.panel(gate, REGIMES["ieee"], IEEE)
+    assert mutants.told([found.as_json()]) == (
+        "mutants stopped by the strict gate: ieee 14 of 14; by the document's gate: 10"
+    )
+    assert mutants.told([]) == ""
+
+
 def test_a_gate_that_is_too_wide_is_caught_by_its_mutants(gate):
     wide = dataclasses.replace(REGIMES["ieee"], k=1e6)
     found = mutants.panel(gate, wide, IEEE)

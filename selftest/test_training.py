@@ -186,9 +186,17 @@ def test_half_products_are_float32_ones_rounded_once(dtype):
     assert largest == (float(got.abs().max()) if dtype == torch.float16 else 0)
 
 
-def test_the_longest_sum_is_found(bench):
-    # of the head's 1000 classes, backward; two pictures have 2 x 20 x 20 positions after the stem
-    assert bench.golden("erf").longest_sum == 1000
+def test_another_order_of_summation_moves_sums_by_what_adding_one_by_one_costs():
+    make = torch.Generator().manual_seed(0)
+    a, b = torch.randn(64, 1536, generator=make), torch.randn(1536, 64, generator=make)
+    with Dispatched(MathMode(), order=0):
+        moved = a @ b
+    error = float((moved.double() - a.double() @ b.double()).norm() / (a @ b).norm())
+    one_by_one = torch.zeros(64, 64)
+    for n in range(1536):
+        one_by_one += a[:, n : n + 1] * b[n]
+    wanted = float((one_by_one.double() - a.double() @ b.double()).norm() / (a @ b).norm())
+    assert wanted / 2 < error < 2 * wanted
 
 
 class Kinked(nn.Module):
@@ -215,7 +223,7 @@ def test_a_kinked_networks_gates_are_followed():
     free = training.reference_step(kinked, given)
     bound = training.reference_step(kinked, given, gates=gates)
     assert bound.flips > 0
-    assert 0 < bound.farthest_flip < 0.1
+    assert 0 < bound.flipped_share < 0.01
     name = "gradient/conv.weight"
     errors = [training.relative_error(got.tensors[name], each.tensors[name])
               for each in (free, bound)]  # fmt: skip
@@ -233,7 +241,7 @@ def test_a_gate_that_is_wrong_is_no_rounding():
     bench = training.Bench(kinked, training.exercise(kinked, images(2, 32)), CPU, broken)
     verdict = judge(bench.step(DEFAULT, MathMode()))
     assert not verdict
-    assert "a ReLU or max pooling went the other way" in repr(verdict)
+    assert "ReLUs or max poolings went the other way for " in repr(verdict)
 
 
 def test_gates_of_another_network_are_not_followed():
@@ -423,8 +431,8 @@ def test_a_tensor_that_drowns_in_noise_is_told(bench):
     measured = bench.step(DEFAULT, MathMode())
     loud = dataclasses.replace(measured.errors[-1], emulated=1.0)
     golden = bench.golden("erf")
-    emulated = {row.name: (row.emulated, row.channel_emulated) for row in measured.errors}
-    emulated[loud.name] = (1.0, 1.0)
+    emulated = bench.emulated(golden, MathMode())
+    emulated = dataclasses.replace(emulated, errors={**emulated.errors, loud.name: (1.0, 1.0)})
     got = training.Step(dict(golden.tensors))
     judged = training.agree("x", got, golden, emulated, measured.allowed, bench.given, "")
     assert "1 tensors drown in the noise" in judged.doubts[0]
@@ -787,8 +795,8 @@ def test_the_scale_leaves_room(bench):
     scale = loss_scaling.overflow_free(bench, MathMode())
     assert 1 <= scale < loss_scaling.FIRST_SCALE
     assert math.log2(scale) % 1 == 0
-    _, largest = bench.emulated(bench.golden("erf"), MathMode(), "float16", scale)
-    assert largest <= loss_scaling.HEADROOM
+    found = bench.emulated(bench.golden("erf"), MathMode(), "float16", scale)
+    assert found.largest_half <= loss_scaling.HEADROOM
 
 
 # --- a fine-tune -----------------------------------------------------------------------------
@@ -810,9 +818,9 @@ def test_a_fine_tune_passes(mode, model, pictures):
 
 
 def test_the_shortcut_of_the_reference_is_the_whole_network(model, pictures, monkeypatch):
-    short, rate, _ = fine_tuning.tune_on_cpu(model, pictures, MathMode(), "float64")
+    short, rate = fine_tuning.tune_on_cpu(model, pictures, MathMode(), "float64")
     monkeypatch.setattr(torch, "equal", lambda *given: False)
-    whole, _, _ = fine_tuning.tune_on_cpu(model, pictures, MathMode(), "float64", rate)
+    whole, _ = fine_tuning.tune_on_cpu(model, pictures, MathMode(), "float64", rate)
     assert short.losses == pytest.approx(whole.losses, rel=1e-12)
 
 

@@ -8,7 +8,7 @@ from fixtures import SETTINGS
 from fixtures.core.backends.base import first_line
 from fixtures.core.gate import DISTINCT
 from fixtures.core.metrics import METRICS, VARIETY, compare, variety
-from fixtures.core.records import Verdict
+from fixtures.core.records import MathMode, Verdict
 from fixtures.core.regimes import REGIMES
 from fixtures.core.settings import DEFAULT_BATCH_SIZES
 from fixtures.core.strict import ABSOLUTE, STRICT
@@ -58,10 +58,18 @@ def given(outputs, regime, batch_size, device, record):
     return record.unsupported(too_large)
 
 
-def where_from(parted, regime, record):
-    """Say of a failure where it comes from; it stands, whatever becomes of the search."""
+def where_from(parted, regime, row, batch_size, record):
+    """Say of a failure where it comes from: on its worst input beside the first one, then in a
+    batch as it was. The failure stands, whatever becomes of the search."""
+    whole = (row,) if batch_size == 1 else tuple(range(min(batch_size, DISTINCT)))
     try:
-        return record(parted(regime))
+        found = parted(regime, tuple(sorted({0, row})))
+        if not found.verdict():
+            return record(found)
+        found = parted(regime, whole)
+        if found.verdict():
+            record.doubt(f"followed operator by operator, in a batch of {len(whole)}, it is right")
+        return record(found)
     except NotImplementedError as error:
         record.doubt(f"where the networks part could not be found: {first_line(error)}")
         return Verdict()
@@ -87,12 +95,25 @@ def test_agreement(batch_size, batch, outputs, device, limits, record, parted):
         where=f"batch size {batch_size}, worst input {worst.name if worst else 'unknown'}",
     )
     if not verdict:
-        verdict &= where_from(parted, DEFAULT, record)
+        names = inputs.names[:DISTINCT]
+        row = names.index(worst.name) if worst and worst.name in names else 0
+        verdict &= where_from(parted, DEFAULT, row, batch_size, record)
     assert verdict
 
 
 def test_strict(
-    regime, batch_size, outputs, gate, arithmetic, subject, device, limits, record, parted, store
+    regime,
+    batch_size,
+    outputs,
+    gate,
+    arithmetic,
+    subject,
+    device,
+    limits,
+    record,
+    parted,
+    shares,
+    store,
 ):
     """In this regime the device's error is that of its declared arithmetic, and no more."""
     refusal = regime.refusal(device.backend)
@@ -110,6 +131,9 @@ def test_strict(
     )
     for notice in store.take_notices():
         record.doubt(notice)
+    first = batch_size == DISTINCT and regime is DEFAULT
+    if not verdict or (first and declared != MathMode(switches=declared.switches)):
+        record(shares(regime, got))
     if not verdict:
-        verdict &= where_from(parted, regime, record)
+        verdict &= where_from(parted, regime, strict.worst, batch_size, record)
     assert verdict
