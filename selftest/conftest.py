@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import json
 import os
 import shutil
 import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from selftest import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "test_convnext.r160_in1k", "--weights", "synthetic", "--device", "cpu")
@@ -42,53 +47,87 @@ class Outcome:
         return found[0]
 
 
+NO_BYTECODE = shutil.ignore_patterns("__pycache__")
+
+
+@cache
+def compiled() -> Path:
+    """The package that the copies of the suite are made of, compiled once for all of them."""
+    folder = Path(tempfile.mkdtemp(prefix="selftest-compiled-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copytree(ROOT / "fixtures", folder / "fixtures", ignore=NO_BYTECODE)
+    assert compileall.compile_dir(folder, quiet=1)
+    return folder / "fixtures"
+
+
 class Suite:
     """A copy of the repository, in which it may write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.reports = root / "reports"
-        ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("fixtures", "tests"):
-            shutil.copytree(ROOT / name, root / name, ignore=ignore)
+        shutil.copytree(compiled(), root / "fixtures")
+        shutil.copytree(ROOT / "tests", root / "tests", ignore=NO_BYTECODE)
         for name in ("conftest.py", "pytest.ini"):
             shutil.copy(ROOT / name, root)
 
     def environment(self, **changes: str | None) -> dict[str, str]:
-        """The environment of a run: no hub, no leftovers of this process."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYTEST_", "ASCEND", "HF_", "SIMULATED_"))
-        }
-        kept |= {
-            "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(self.root / "hf"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",  # two runs at a time on two cores must not fight over them
-        }
-        for name, value in changes.items():
-            kept.pop(name, None)
-            if value is not None:
-                kept[name] = value
-        return kept
+        """The environment of a run: warm.py's, and nothing of a hub's."""
+        return warm.environment(**{"HF_HOME": str(self.root / "hf"), **changes})
 
-    def start(self, *arguments: str, cwd: Path | None = None, **environment: str | None):
-        """Start `pytest *arguments`, output joined."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *arguments],
-            cwd=cwd or self.root,
-            env=self.environment(**environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        cold: bool = False,
+        **environment: str | None,
+    ) -> warm.Fork | subprocess.Popen[str]:
+        """Start `pytest *arguments`, output joined; `cold` if it must import everything itself."""
+        begin = warm.cold if cold else warm.start
+        command = ["-m", "pytest", *arguments]
+        return begin(command, cwd or self.root, self.environment(**environment))
 
-    def run(self, *arguments: str, cwd: Path | None = None, **environment: str | None) -> Outcome:
+    def run(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        cold: bool = False,
+        **environment: str | None,
+    ) -> Outcome:
         """Run `pytest *arguments` to its end."""
-        process = self.start(*arguments, cwd=cwd, **environment)
+        process = self.start(*arguments, cwd=cwd, cold=cold, **environment)
         out, _ = process.communicate(timeout=300)
+        assert process.returncode is not None
         return Outcome(process.returncode, out, self.reports)
+
+
+LONG = {"suite", "full_run"}
+"""Who asks for one of these, or is marked as slow, runs for seconds rather than milliseconds."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those who share a run go to one worker; long ones first, so that both end together.
+
+    pytest-xdist 3.8 tells its scheduler of a group by the end of an id, in a way that pytest 9.2
+    does not take any more (pytest-xdist issue 1386).
+    """
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and getattr(config.option, "loadgroup", False):
+            end = f"@{group.args[0]}"
+            if not item.nodeid.endswith(end):
+                item._id = type(item.id).parse(item.nodeid + end)
+
+    def long(item: pytest.Item) -> bool:
+        return not LONG.isdisjoint(item.fixturenames) or bool(item.get_closest_marker("slow"))
+
+    items.sort(key=long, reverse=True)
+
+
+def pytest_unconfigure() -> None:
+    """Let go what was kept for all runs."""
+    warm.end()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -132,4 +171,4 @@ def suite(tmp_path: Path) -> Suite:
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One whole run on the small network, made once for all who look at its reports."""
-    return Suite(tmp_path_factory.mktemp("full")).run(*SMALL)
+    return Suite(tmp_path_factory.mktemp("full")).run(*SMALL, cold=True)

@@ -88,7 +88,7 @@ def overhead() -> tuple[str, Verdict]:
     for number in range(1, RUNS + 1):
         with tempfile.TemporaryDirectory() as folder:
             begun = time.perf_counter()
-            run = Suite(Path(folder)).run(*SMALL)
+            run = Suite(Path(folder)).run(*SMALL, cold=True)
             wall = time.perf_counter() - begun
         spent = charged(run.out)
         share = 1 - sum(spent.values()) / wall
@@ -117,7 +117,8 @@ def simulated_cost() -> tuple[str, Verdict]:
     """A forward of the default network on a simulated card beside the CPU, in interleaved pairs."""
     from selftest.simulated import script
 
-    done = script("simulated_cost.py", timeout=1800, OMP_NUM_THREADS=str(os.cpu_count()))
+    threads = str(os.cpu_count())
+    done = script("simulated_cost.py", timeout=1800, cold=True, OMP_NUM_THREADS=threads)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise RuntimeError(f"nothing was measured:\n{done.stderr}")

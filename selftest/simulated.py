@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.core.backends.simulated_cann.loader import SUPPORTED
+from selftest import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = SUPPORTED[0]
@@ -38,19 +39,13 @@ def folder(version: str = DEFAULT) -> Path:
 
 def variables(version: str = DEFAULT, **changes: str) -> dict[str, str]:
     """What a process needs to find that torch_npu, and nothing of a real CANN."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "ASCEND", "HF_", "SIMULATED_"))
-    }
-    return {
-        **kept,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(folder(version)), str(ROOT)]),
-        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
-        **changes,
-    }
+    return warm.environment(
+        **{
+            "PYTHONPATH": os.pathsep.join([str(folder(version)), str(ROOT)]),
+            "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+            **changes,
+        }
+    )
 
 
 def script(
@@ -59,15 +54,17 @@ def script(
     version: str = DEFAULT,
     timeout: float = 120,
     cwd: Path | None = None,
+    cold: bool = False,
     **changes: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of this folder on simulated cards, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "selftest" / name), *arguments],
-        env=variables(version, **changes),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """Run a script of this folder on simulated cards; `cold` if it must import torch itself."""
+    command = [str(ROOT / "selftest" / name), *arguments]
+    begin = warm.cold if cold else warm.start
+    process = begin(command, cwd or Path.cwd(), variables(version, **changes), errors=True)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -559,7 +559,7 @@ def pytest_unconfigure(config):
     print("IMPORTED", heavy)
 """
     (suite.root / "probe.py").write_text(probe)
-    run = suite.run("--collect-only", "-q", "-p", "probe", PYTHONPATH=str(suite.root))
+    run = suite.run("--collect-only", "-q", "-p", "probe", cold=True, PYTHONPATH=str(suite.root))
     assert run.code == 0, run.out
     assert "IMPORTED []" in run.out
     assert "test_agreement[b16]" in run.out

@@ -192,7 +192,7 @@ def test_overhead_is_what_no_purpose_is_charged_with(monkeypatch, wall, holds):
     monkeypatch.setattr(proof.time, "perf_counter", lambda: next(ticks) * wall)
     monkeypatch.setattr(conftest.Suite, "__init__", lambda self, root: None)
     outcome = conftest.Outcome(0, TIME, None)
-    monkeypatch.setattr(conftest.Suite, "run", lambda self, *arguments: outcome)
+    monkeypatch.setattr(conftest.Suite, "run", lambda self, *arguments, cold: outcome)
     table, verdict = proof.overhead()
     share = 1 - 75.6 / wall
     assert f"| median | {wall:.1f} | 10.2 | 1.0 | 57.6 | 6.8 | 0.0 | {share:.1%} |" in table

@@ -7,6 +7,7 @@ printed at the end of the selftests.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import signal
@@ -160,18 +161,26 @@ def differs(clean: Any, faulty: Any) -> bool:
     return math.isinf(faulty) or abs(faulty / clean - 1) > 0.1
 
 
-@pytest.fixture(scope="session")
-def planted_together() -> dict[str, dict[str, Any]]:
+@functools.cache
+def measured_together() -> dict[str, dict[str, Any]]:
     """All kinds that one process can measure one after the other."""
     return measured(*TOGETHER)
 
 
-@pytest.mark.xdist_group("raw")
-@pytest.mark.parametrize("name", [*raw_faults.MEASURES])
-def test_planted(name, planted_together, record_property):
+ONE_PROCESS = pytest.mark.xdist_group("raw")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=ONE_PROCESS if name in TOGETHER else ())
+        for name in raw_faults.MEASURES
+    ],
+)
+def test_planted(name, record_property):
     """The fault does on raw torch what its kind says, and does not without it."""
     if name in TOGETHER:
-        found = planted_together[name]
+        found = measured_together()[name]
     else:
         found = measured(name)[name]
         if name in raw_faults.FROM_THE_START:

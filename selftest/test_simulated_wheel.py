@@ -64,9 +64,9 @@ def facts_of(done: Any) -> dict[str, Any]:
 
 @functools.cache
 def process(version: str, queue: str) -> Any:
-    """The one process of a run, ended."""
-    names = RUNS[version, queue]
-    return script("raw_wheel.py", *names, version=version, TASK_QUEUE_ENABLE=queue)
+    """The one process of a run, ended. Each release is once imported as everybody imports it."""
+    names, cold = RUNS[version, queue], queue == "0"
+    return script("raw_wheel.py", *names, version=version, cold=cold, TASK_QUEUE_ENABLE=queue)
 
 
 def measured(run: Run, check: str) -> Any:
@@ -335,9 +335,9 @@ def test_what_follows_the_first_error(version, queue):
 # --- under the suite -----------------------------------------------------------------------------
 
 
-def run_suite(suite: Suite, *arguments: str, **environment: str) -> Outcome:
+def run_suite(suite: Suite, *arguments: str, cold: bool = False, **environment: str) -> Outcome:
     """The suite on simulated cards."""
-    return suite.run(*CARDS, *arguments, PYTHONPATH=str(folder()), **environment)
+    return suite.run(*CARDS, *arguments, cold=cold, PYTHONPATH=str(folder()), **environment)
 
 
 def passed(outcome: Outcome) -> dict[str, Any]:
@@ -407,6 +407,7 @@ def on_second_card(tmp_path_factory) -> Outcome:
     return run_suite(
         Suite(tmp_path_factory.mktemp("second")),
         *("--simulate", "2", "--device", "npu:1", "--faults", json.dumps(faults)),
+        cold=True,
     )
 
 
