@@ -15,6 +15,7 @@ from fixtures.core import references
 from fixtures.core.backends.base import Telemetry
 from fixtures.core.budget import Budget, Contribution
 from fixtures.core.environment import AFTERWARDS, Environment, Host
+from fixtures.core.golden import LIMITS as GOLDEN_LIMITS
 from fixtures.core.latency import Latency, Synchronisation, Throughput
 from fixtures.core.layers import Divergence, Part, Step
 from fixtures.core.limits import all_limits, with_overrides
@@ -32,9 +33,9 @@ from fixtures.core.records import (
     WeightsIdentity,
     plain,
 )
-from fixtures.core.regimes import DEFAULT_REGIMES
 from fixtures.core.settings import Settings
-from fixtures.core.verdict import REQUIRED_BY_REGIME, RunVerdict, conclude
+from fixtures.core.verdict import RunVerdict, conclude
+from selftest import sample_evidence as evidence
 
 NPU = DeviceIdentity(
     backend="npu",
@@ -163,7 +164,8 @@ def throughput(batch_size: int, milliseconds: float = 36.0) -> Throughput:
 
 
 def _case(name: str, *markers: str, measured: Any = None, **values: Any) -> Case:
-    limits: Mapping[str, Limit] = values.pop("limits_by_name", all_limits(BATCH_SIZES))
+    own = {limit.name: limit for limit in GOLDEN_LIMITS}
+    limits: Mapping[str, Limit] = {**all_limits(BATCH_SIZES), **own}
     if measured is not None:
         figures = measured.figures()
         values = {
@@ -257,6 +259,72 @@ def budget(measured: float = 4.7e-3) -> Budget:
     )
 
 
+REGIMES = ("default", "ieee")
+
+
+def gates() -> list[Case]:
+    """The strict gate, its proof, golden outputs, arithmetic and repeats."""
+    sizes = [("default", size) for size in BATCH_SIZES] + [("ieee", 8)]
+    made = [
+        _case(
+            f"test_precision.py::test_strict[{regime}-b{size}]",
+            "precision",
+            measured=evidence.strict(regime, size, 0.4 + 0.01 * size, INPUTS),
+        )
+        for regime, size in sizes
+    ]
+    made.append(_case("test_gate.py::test_host", "precision", measured=evidence.host()))
+    for regime in REGIMES:
+        for name, record in (
+            ("test_gate.py::test_synthetic", evidence.synthetic(regime)),
+            ("test_gate.py::test_mutants", evidence.panel(regime)),
+            ("test_math_mode.py::test_math_mode", evidence.probed(regime)),
+        ):
+            made.append(_case(f"{name}[{regime}]", "precision", measured=record))
+    switch = "test_math_mode.py::test_strict_switch"
+    made.append(_case(switch, "precision", measured=evidence.switched()))
+    for name, found in (
+        ("test_repeats_as_set_up", evidence.repeats(False)),
+        ("test_batch_invariance", evidence.invariance()),
+        ("test_repeats_deterministic", evidence.repeats(True)),
+    ):
+        case = f"test_determinism.py::{name}[default]"
+        made.append(_case(case, "determinism", measured=found))
+    return made
+
+
+def training() -> list[Case]:
+    """A step in each regime and format, optimizers, a fine-tune."""
+    made = [
+        _case(f"test_training.py::{name}", "training", measured=record)
+        for name, record in (
+            ("test_step[default]", evidence.step("in regime default")),
+            ("test_step[ieee]", evidence.step("in regime ieee", 0.27)),
+            ("test_optimizer[sgd]", evidence.optimizer()),
+            ("test_stochastic_depth", evidence.depth()),
+            ("test_autocast", evidence.step("under autocast", 0.44, "bfloat16")),
+            ("test_loss_scaling", evidence.scaling()),
+            ("test_fine_tune", evidence.tuned()),
+        )
+    ]
+    scaled = evidence.step("under autocast to float16, scaled", 0.47, "float16")
+    made[5].records["training_step"] = plain(scaled.as_json())
+    return made
+
+
+def signatures() -> list[Case]:
+    """The network's own operators, and what they add up to."""
+    made = []
+    for row in evidence.SIGNATURES:
+        record = evidence.signature(*row)
+        markers = ("operators", "training") if row[1] == "training" else ("operators",)
+        name = f"test_signatures.py::test_signature[{record.id}]"
+        made.append(_case(name, *markers, measured=record))
+    whole = "test_signatures.py::test_network_is_covered"
+    made.append(_case(whole, "operators", measured=evidence.network()))
+    return made
+
+
 def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
     """The cases of a run in which everything passes."""
     made = [
@@ -278,13 +346,7 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
         parameters = {"batch_size": size}
         record = agreement(size, scale)
         made.append(_case(name, "precision", measured=record, parameters=parameters))
-    judged = [f"test_precision.py::test_strict[default-b{size}]" for size in BATCH_SIZES]
-    judged += [row.format(name) for row in REQUIRED_BY_REGIME for name in DEFAULT_REGIMES]
-    made += [
-        _case(name, "precision") for name in ("test_gate.py::test_host", *dict.fromkeys(judged))
-    ]
-    made.append(_case("test_determinism.py::test_repeats[default]", "determinism"))
-    made.append(_case("test_training.py::test_step[ieee]", "training"))
+    made += gates() + training() + signatures()
     made.append(
         _case(
             "test_latency.py::test_latency",
@@ -317,6 +379,9 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
     return tuple(made)
 
 
+SOAK = "tests/test_soak.py::test_soak"
+
+
 def facts(
     device: DeviceIdentity = NPU, weights: WeightsIdentity = PRETRAINED, **more: Any
 ) -> dict[str, Any]:
@@ -328,7 +393,13 @@ def facts(
         "device": plain(device),
         "suite": {"version": "1.0", "commit": "0" * 40, "dirty": False, "limits_sha256": "ef" * 32},
         "environment": environment(device),
-        "selection": {"selected": [], "deselected": [], "uncollected": [], "reasons": []},
+        "selection": {
+            "selected": [],
+            "deselected": [],
+            "on_demand": ["tests/test_layers.py::test_layers[default]", SOAK],
+            "uncollected": [],
+            "reasons": [],
+        },
         "settings": plain(Settings()),
         "limits": limits_fact({}),
         "fusion": {
@@ -442,7 +513,76 @@ def failed() -> Qualification:
         doubts=("unstable: robust coefficient of variation 14.0%",),
         reason="9 samples were taken, 64 are needed",
     )
+
+    def measured(name: str, record: Any, *sentences: str, **values: Any) -> None:
+        change(
+            name,
+            status=Status.FAIL,
+            figures=record.figures(),
+            sentences=sentences,
+            records={record.kind: plain(record.as_json()), **values},
+        )
+
+    measured(
+        "test_precision.py::test_strict[default-b8]",
+        evidence.strict("default", 8, 9.1, INPUTS),
+        "strict error is 9.1, must be <= 1",
+    )
+    measured("test_precision.py::test_strict[ieee-b8]", evidence.unlike("ieee", 8), "no such shape")
+    measured("test_gate.py::test_mutants[ieee]", evidence.panel("ieee", 2), "mutants missed is 2")
+    measured(
+        "test_math_mode.py::test_math_mode[ieee]",
+        evidence.probed("ieee", "erf", 11),
+        "GELU computes the erf form, the device declares tanh",
+    )
+    measured(
+        "test_determinism.py::test_repeats_deterministic[default]",
+        evidence.repeats(True, 2),
+        "2 of 9 repeats differ from the first",
+        varying=plain(evidence.varying().as_json()),
+    )
+    measured(
+        "test_training.py::test_step[default]",
+        evidence.step("in regime default", 3.3),
+        "gradient error in limits is 3.3, must be <= 1",
+    )
+    change(
+        "test_training.py::test_fine_tune",
+        status=Status.HANG,
+        figures=(),
+        records={},
+        sentences=("did not end within 900 s (--case-timeout) and was ended",),
+    )
+    name, *rest = evidence.SIGNATURES[0]
+    measured(
+        f"test_signatures.py::test_signature[{evidence.signature(name, *rest).id}]",
+        evidence.signature(name, *rest, "wrong"),
+        "aten::convolution is wrong",
+    )
+    measured(
+        "test_signatures.py::test_network_is_covered",
+        evidence.network(("convolution",)),
+        "2 compute signatures are not covered",
+    )
+    change(
+        f"test_signatures.py::test_signature[{evidence.signature(*evidence.SIGNATURES[3]).id}]",
+        status=Status.HANG,
+        figures=(),
+        limits=(),
+        records={},
+        sentences=("did not end within 900 s (--case-timeout) and was ended",),
+    )
+    whole.append(
+        _case(
+            "test_soak.py::test_soak",
+            "soak",
+            measured=evidence.soak(1),
+            status=Status.FAIL,
+            sentences=("1 of 459 forwards differs from the first",),
+        )
+    )
     known = facts(limits=limits_fact({"mean_cosine_similarity": 0.99}))
+    known["selection"]["on_demand"].remove(SOAK)
     return dataclasses.replace(qualified(), cases=tuple(whole), facts=known)
 
 
@@ -454,6 +594,7 @@ def subset() -> Qualification:
         selection={
             "selected": [case.id for case in kept],
             "deselected": gone,
+            "on_demand": [SOAK],
             "uncollected": ["test_inference.py"],
             "reasons": [f"{len(gone)} cases were deselected by -m 'smoke'"],
         },
@@ -495,7 +636,8 @@ def hostile() -> Qualification:
     totals = {attack: {"match": 2, "effect": 1}}
     known["fusion"] = {"found": True, "text": attack, "files": [{"path": attack, "totals": totals}]}
     known["selection"] = {
-        "selected": [], "deselected": [attack], "uncollected": [attack], "reasons": [attack]
+        "selected": [], "deselected": [attack], "on_demand": [attack], "uncollected": [attack],
+        "reasons": [attack],
     }  # fmt: skip
     known["suite"]["commit"] = attack
     known["reference"] = {
@@ -528,8 +670,47 @@ def hostile() -> Qualification:
     made = _case("test_operators.py::test_operator[x]", "operators", measured=operator)
     inference = _case("test_inference.py::test_extract", "inference",
                       records={"inference": {"unreadable": [attack], attack: attack}})  # fmt: skip
-    more = (bad, skipped, precision, made, inference)
+    more = (bad, skipped, precision, made, inference, *poisoned(attack))
     return dataclasses.replace(qualified(), cases=more, facts=known)
+
+
+def poisoned(attack: str) -> list[Case]:
+    """Cases of what a pass rests on in whose records every text is an attack."""
+
+    def everywhere(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            kept = {name: everywhere(item, name) for name, item in value.items()}
+            named = key in ("heads", "before", "after", "skipped_changed", "scales_after_skips")
+            return {attack: next(iter(kept.values()))} if named else kept
+        if isinstance(value, list):
+            return [everywhere(item, key) for item in value]
+        read = key in ("mode", "dtype", "conv", "matmul", "field", "relation", "status")
+        number = value in ("nan", "inf", "-inf")
+        return value if read or number or not isinstance(value, str) else attack
+
+    made = []
+    fit = _case("test_soak.py::test_soak", "soak", measured=evidence.soak(1))
+    late = _case(
+        "test_determinism.py::test_repeats_as_set_up[b]", measured=evidence.repeats(True, 1)
+    )
+    late.records["varying"] = plain(evidence.varying().as_json())
+    for case in (*gates(), *training(), *signatures(), fit, late):
+        records = {kind: everywhere(record) for kind, record in case.records.items()}
+        made.append(dataclasses.replace(case, records=records, sentences=(attack,)))
+    for name in (
+        "test_precision.py::test_strict",
+        "test_gate.py::test_mutants",
+        "test_gate.py::test_host",
+        "test_math_mode.py::test_strict_switch",
+        "test_determinism.py::test_batch_invariance",
+        "test_training.py::test_step",
+        "test_signatures.py::test_network_is_covered",
+        "test_soak.py::test_soak",
+    ):
+        made.append(_case(f"{name}[{attack}]", status=Status.NOT_RUN, reason=attack))
+    hung = "test_signatures.py::test_signature[mm-training-2x2]"
+    made.append(_case(hung, "operators", status=Status.HANG, sentences=(attack,)))
+    return made
 
 
 def not_finite() -> Qualification:
@@ -547,7 +728,20 @@ def not_finite() -> Qualification:
         status=Status.FAIL,
         sentences=("min cosine similarity is nan, must be > 0.999",),
     )
-    return dataclasses.replace(qualified(), cases=(case,))
+    strict = _case(
+        "test_precision.py::test_strict[default-b4]",
+        "precision",
+        measured=evidence.strict("default", 4, math.nan, INPUTS),
+        status=Status.FAIL,
+        sentences=("strict error is nan, must be <= 1",),
+    )
+    step = _case(
+        "test_training.py::test_step[default]",
+        "training",
+        measured=evidence.step("in regime default", math.inf),
+        status=Status.FAIL,
+    )
+    return dataclasses.replace(qualified(), cases=(case, strict, step))
 
 
 RUNS = {

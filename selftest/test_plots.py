@@ -178,6 +178,13 @@ def test_depth_is_drawn_once_a_regime():
     assert "2 more regimes are in the JSON report" in html
 
 
+def test_depth_that_nobody_asked_for_is_on_demand():
+    """Without the layers' cases the sentence says that they run where they are asked for."""
+    html = drawn(sample.qualified, "layers")["layers"]
+
+    assert "not measured (on demand, not part of this run)" in html
+
+
 def test_out_of_memory_leaves_the_rest():
     """A batch size that did not fit has no point, and the others are still there."""
     shown = words(drawn(sample.failed, "throughput")["throughput"])

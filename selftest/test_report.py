@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from fixtures.core import report as reports
 from fixtures.core.limits import all_limits
 from fixtures.core.records import Case, Figure, Limit, Qualification, Status, plain
-from fixtures.core.report import columns, html, markdown, plots, sections, view
+from fixtures.core.report import columns, evidence, html, markdown, plots, sections, view
 from fixtures.core.verdict import conclude
 from selftest import sample
 
@@ -134,6 +135,11 @@ def test_reading_back_loses_nothing():
         lambda report: report["cases"][5]["figures"][0].update(note=""),
         lambda report: report["throughput"][0].pop("reasons"),
         lambda report: report["operators"][0].update(status="fine"),
+        lambda report: report["strict"][0].pop("rows"),
+        lambda report: report["strict"][0].update(note=""),
+        lambda report: report["mutants"][0]["trials"][0].update(caught="yes"),
+        lambda report: report["soak"].append({"case": "x", "case_status": "PASS"}),
+        lambda report: report["selection"].update(on_demand="all"),
         lambda report: report["subject"]["weights"].update(source="somewhere"),
         lambda report: report.update(schema_version="2.0"),
         lambda report: report["cases"][0]["figures"].append(
@@ -158,7 +164,10 @@ def test_the_keys_are_those_that_others_rely_on():
         "schema_version", "verdict", "subject", "device", "suite", "environment", "selection",
         "settings", "fusion", "time_spent", "interrupted", "command", "limits", "precision",
         "latency", "throughput", "operators", "inference", "weights", "layers", "budget",
-        "references", "cases", "facts", "started_at", "finished_at",
+        "strict", "mutants", "host", "synthetic", "math_mode", "strict_switch", "repeats",
+        "batch_invariance", "varying", "signatures", "training_step", "optimizer",
+        "stochastic_depth", "loss_scaling", "fine_tune", "soak", "references", "cases", "facts",
+        "started_at", "finished_at",
     }  # fmt: skip
     assert {"status", "reasons"} <= set(report["verdict"])
     assert {
@@ -514,7 +523,7 @@ def test_the_page_shows_what_an_engineer_looks_for():
         "published for Ascend 910B4",
         "no graph was compiled",
         "Card health OK",
-        "127 of 127",
+        "{0} of {0}".format(len(sample.qualified().cases)),
     ):
         assert text in words, text
 
@@ -666,7 +675,7 @@ def test_the_first_divergence_and_the_budget_are_shown():
     assert (
         "| 12 | `layer_norm` | `stages.0.blocks.1.norm` | 0.031 | 0.00052 | 60 | 0.028 |" in english
     )
-    assert "### 6.5 逐算子对比" in chinese
+    assert "### 6.9 逐算子对比" in chinese
     assert "| 未能解释的部分 |  | 0.0047 | 99.7 % |" in chinese
     assert "Error budget" in shown
     for text in (Page(page(sample.qualified())).words, document(sample.qualified())):
@@ -710,6 +719,360 @@ def test_what_is_infinite_is_the_worst():
     row = next(row for row in view.layers(report)[0].worst if "relu" in row.operator)
     assert (row.operator, row.module, row.share) == ("relu (reference: gelu)", "-", "2")
     assert plots.draw(report, "layers")["layers"].startswith("<figure")
+
+
+# --- what a pass rests on --------------------------------------------------------------------
+
+
+def section(run, heading):
+    """The words of one section of the page, from its heading to the next."""
+    words = Page(page(run).replace("<h2>", "<h2>@@")).words
+    return next(part for part in words.split("@@") if part.startswith(heading))
+
+
+HEADINGS = ("Strict gate", "The gates' own proof", "Host and golden outputs",
+            "Measured arithmetic", "Determinism", "Training", "The network's own operators",
+            "Under load (soak)")  # fmt: skip
+
+
+def only(*parts, **facts):
+    """A run of the sample's cases whose ids hold one of these."""
+    run = sample.qualified()
+    cases = tuple(case for case in run.cases if any(part in case.id for part in parts))
+    return dataclasses.replace(run, cases=cases, facts={**run.facts, **facts})
+
+
+def headings(run):
+    """Every second heading of the page, in order."""
+    return re.findall(r"<h2>(.*?)</h2>", page(run).replace("&#39;", "'"))
+
+
+def test_each_kind_that_was_recorded_is_a_section():
+    """What the cases filed is gathered by kind, each entry with its case; nothing is unmeasured."""
+    report = as_json(sample.qualified())
+
+    for kind in sections.KINDS:
+        entries = [] if kind in ("varying", "soak") else report[kind]
+        assert entries or kind in ("varying", "soak"), kind
+        for entry in entries:
+            assert (entry["case_status"], entry["unmeasured"]) == ("PASS", "")
+    assert [(e["regime"], e["batch_size"]) for e in report["strict"]] == [
+        ("default", 1), ("default", 4), ("default", 8), ("default", 16), ("ieee", 8)
+    ]  # fmt: skip
+    assert len(report["training_step"]) == 4  # two regimes, autocast and a scaled one
+
+
+@pytest.mark.parametrize("name", sorted({n for names in sections.KINDS.values() for n in names}))
+def test_a_kind_has_cases(name):
+    """The functions of the table are those of tests/: none was renamed away."""
+    files = (Path(__file__).parent.parent / "tests").glob("test_*.py")
+
+    assert any(f"def {name}(" in path.read_text(encoding="utf-8") for path in files)
+
+
+def test_what_ended_before_it_was_recorded_keeps_its_place():
+    """A hung fine-tune and a regime that the device has not stand in their sections."""
+    run = sample.failed()
+    none = Case("tests/test_precision.py::test_strict[fp16-b8]", Status.UNSUPPORTED,
+                ("precision",), reason="no fp16")  # fmt: skip
+    run = dataclasses.replace(run, cases=(*run.cases, none))
+    report = as_json(run)
+
+    assert report["fine_tune"] == [
+        {"case": "tests/test_training.py::test_fine_tune", "case_status": "HANG",
+         "unmeasured": "did not end within 900 s (--case-timeout) and was ended"}
+    ]  # fmt: skip
+    assert report["strict"][-1]["unmeasured"] == "no fp16"
+    assert "UNSUPPORTED test_strict[fp16-b8]: nothing was recorded (no fp16)" in section(
+        run, "Strict gate"
+    )
+    assert "HANG test_fine_tune: nothing was recorded (did not end" in section(run, "Training")
+    assert "- HANG `test_fine_tune`: nothing was recorded (did not end" in document(run)
+
+
+def test_the_strict_gate_is_shown_beside_the_documents():
+    """One row per regime and batch size, with the document's gate where it judged the same."""
+    good, bad = sample.qualified(), sample.failed()
+
+    words = section(good, "Strict gate")
+    assert "default conv hf32, matmul ieee, gelu tanh 1 2.13e-04 2.6e-04 350 0.41" in words
+    assert "ieee conv ieee, matmul ieee, gelu tanh 8 5.86e-07 6.1e-07 0.96 0.48" in words
+    assert "0.392 1.68e-05 PASS PASS 0.011, 0.999989" in words
+    assert "stages.3 2.5e-04 2.6e-04 4e-07" in words
+    words = section(bad, "Strict gate")
+    assert "9.1 82.8 6.37 2.73e-04 FAIL PASS" not in words  # b8 fails the document's gate as well
+    assert "9.1 82.8 6.37 2.73e-04 FAIL FAIL 0.0762, 0.99947" in words
+    assert "strict error is 9.1, must be <= 1" not in words  # it stands in its cell
+    assert "no such shape" in words
+    assert "ieee conv ieee, matmul ieee, gelu tanh 8 - - - - - - - FAIL -" in words
+    reason = "the output has the shape (1, 2), the reference (8, 640)"
+    assert words.count(reason) == 1
+    assert "| ieee | 8 | - |" in document(bad)
+    assert f"- `ieee`, 8: {reason}" in document(bad)
+    assert "| default | 8 | 0.00473 | 2.6e-04 |" in document(bad)
+
+
+def test_a_share_near_its_limit_is_not_rounded_to_it():
+    """1.0004 reads as more than 1, and 0.9996 as less."""
+    values = (1.0004, 0.9996, 1.0, 1.0123, -0.0, 2e-7, 405029.4, 1.6e11, "inf", None)
+
+    assert [evidence.brief(value) for value in values] == [
+        "1.0004", "0.9996", "1", "1.01", "0", "2e-07", "405029", "1.6e+11", "inf", ""
+    ]  # fmt: skip
+    assert evidence.share_text(0.99999) == "< 100 %"
+    assert evidence.share_text(1.0) == "100.0 %"
+    assert evidence.share_text(1e-5) == "< 0.1 %"
+
+
+def test_sentences_are_said_once():
+    """What several cases say alike is one line, and a hundred lines are cut."""
+    assert evidence.once(("a", "b"), ("b",)) == ["a", "b"]
+    assert evidence.once(map(str, range(20)))[-1] == "and 4 more in the table of cases"
+
+
+def test_the_mutants_are_shown_by_row():
+    """What each gate stopped, what was claimed, and what it should have stopped and did not."""
+    good, bad = section(sample.qualified(), "The gates"), section(sample.failed(), "The gates")
+
+    row = "gelu-form erf for tanh or tanh for erf, everywhere stages.0"
+    assert f"{row} let pass stopped claimed let pass 1.7e-04" in good
+    assert "not tried (it has none)" in good
+    assert "13 claimed, 0 of them missed" in good
+    assert f"{row} let pass missed claimed let pass" in bad
+    assert "11 of 13 13 claimed, 2 of them missed" in bad
+    assert "| gelu-form | erf for tanh or tanh for erf, everywhere; stages.0 | let pass | " in (
+        document(sample.failed())
+    )
+    assert "漏检 (应拦截)" in document(sample.failed(), "zh-CN")
+    assert "| 拦截 |  | " in document(sample.failed(), "zh-CN")
+
+
+def test_mutants_of_regimes_that_differ_are_one_table():
+    """A mutant that one regime's panel lacks is not taken for caught."""
+    run = only("test_mutants")
+    run.cases[1].records["mutants"]["trials"].pop(0)
+
+    (first, *_), rows = (found := evidence.mutants(as_json(run))).rows, found.rows
+
+    assert len(rows) == 14
+    assert [trial.word for trial in first.trials] == ["let pass", ""]
+
+
+def test_the_arithmetic_is_shown_as_declared_and_measured():
+    """Each operator of each regime; a difference is marked, what cannot be told is said."""
+    good, bad = (section(run(), "Measured") for run in (sample.qualified, sample.failed))
+
+    assert "default Convolutions hf32 hf32 11 to nearest 22 to 23 23 2.44e-04 2 PASS" in good
+    assert "default Matrix products ieee ieee and unknown differs 23, 1 not known" in good
+    assert "GELU(2.699219) = 2.690311; erf 2.689838, tanh 2.690311" in good
+    assert "Convolutions hf32 2.44e-04 ieee 0 PASS" in good
+    assert "it gives nothing but zeros" in good
+    assert "ieee GELU tanh erf differs FAIL" in bad
+    assert "ieee Convolutions ieee hf32 differs 11" in bad
+
+
+def test_repeats_are_shown():
+    """How many outputs differ, the first that does, and which operator it is."""
+    words = section(sample.failed(), "Determinism")
+
+    assert "batch 2 no 0 of 9 0 PASS" in words
+    assert "yes 2 of 9 2.1e-08 repeat 4, element [0, 17], xor 0x00000001, 3 of 1280" in words
+    assert "First to differ: native_layer_norm of stages.1.blocks.0.norm (step 12 of 30)" in words
+    assert "default 2, 8 1 of 4 1.6e-07 1 / 8 PASS" in words
+    assert "First to differ: `native_layer_norm` of `stages.1.blocks.0.norm`" in document(
+        sample.failed()
+    )
+    assert "`stages.1.blocks.0.norm` 的 `native_layer_norm`" in document(sample.failed(), "zh-CN")
+
+
+def test_training_is_shown_by_its_worst_tensor():
+    """Each case with its worst parameter and that one's share of its limit."""
+    good, bad = (section(run(), "Training") for run in (sample.qualified, sample.failed))
+
+    assert "Training step on npu:0 in regime ieee gradient head.fc.weight 0.27 loss 7.41" in good
+    assert "Optimizer, two steps sgd head.fc.weight 0.447 parameters compared 101 / 101" in good
+    assert "StochasticDepth 0 drop rate 0.75, rows 1080, places 9" in good
+    assert "scale 1024, scale afterwards 1024, inf: 512, nan: 256" in good
+    assert "Fine-tune of the classifier on npu:0 head.fc.weight 0.2 loss before 7.31" in good
+    assert "in regime default gradient head.fc.weight 3.3" in bad
+    assert "gradient error in limits is 3.3, must be <= 1" in bad
+
+
+def test_an_error_that_is_no_number_is_the_worst_of_training():
+    """Infinite and missing errors are not passed over for finite ones."""
+    report = as_json(sample.not_finite())
+
+    (row,) = evidence.training(report)
+    assert (row.worst, row.share) == ("gradient head.fc.weight", "inf")
+    (tile,) = evidence.tiles(report)
+    assert (tile.text, tile.result) == ("nan", "FAIL")
+
+
+def test_a_soak_is_shown_only_where_it_ran():
+    """It runs on demand: without it nothing is missing, and it is listed as what it is."""
+    good, bad = sample.qualified(), sample.failed()
+
+    assert "Under load (soak)" not in headings(good)
+    assert "2 cases: on demand, not part of this run" in Page(page(good)).words
+    assert "On demand, not part of this run: 2 cases" in document(good)
+    assert "soak" not in " ".join(why for _, why in evidence.absent(as_json(good)))
+    words = section(bad, "Under load (soak)")
+    assert "Outputs that differ 1 / 459" in words
+    assert "HBM Single Bit Error Count 1 -> 2" in words
+    assert "Highest temperature (°C) 63" in words
+    assert "1 of 459 forwards differs from the first" in words
+    assert "| 要求的秒数" not in document(bad, "zh-CN")
+    assert "| 不一致的输出 | 1 / 459 |" in document(bad, "zh-CN")
+
+
+def test_nothing_told_of_the_card_is_said():
+    """Without a tool the soak's rows say so instead of a zero."""
+    run = only("test_x")
+    record = plain(sample.evidence.soak().as_json())
+    record |= {"memory_slope": None, "throughput_drift": None}
+    record["instruments"] |= {"temperatures_c": [], "after": {}, "reason": "no such tool"}
+    figure = Figure("memory_slope", None, reason="2 readings are too few for a slope")
+    case = Case("tests/test_soak.py::test_soak", Status.PASS, ("soak",), figures=(figure,),
+                records={"soak": record})  # fmt: skip
+
+    words = section(dataclasses.replace(run, cases=(case,)), "Under load")
+
+    assert "Memory growth (B per forward) 2 readings are too few for a slope" in words
+    assert "Highest temperature (°C) no such tool Error counters that rose no such tool" in words
+    assert "Change of throughput not known" in words
+
+
+def test_signatures_stand_apart_from_the_families():
+    """The network's own operators have a table of their own, with their share of the FLOPs."""
+    good, bad = sample.qualified(), sample.failed()
+
+    assert not any("aten::" in row.family for row in view.operators(as_json(bad)))
+    words = section(good, "The network's own operators")
+    assert "inference, float32 2 2 100.0 %" in words
+    assert "aten::addmm supported 1 1 92.0 % - 0.21" in words
+    assert "aten::convolution supported 2 2 8.0 % 3.0 % 0.21" in words
+    assert "1 operators that only view, copy or fill: equal bit by bit" in words
+    words = section(bad, "The network's own operators")
+    assert words.index("aten::convolution wrong 2 1 1") < words.index("aten::addmm supported")
+    assert "convolution-inference-1x3x256x256: it is wrong here" in words
+    assert "aten::mm not measured 1 1 - 97.0 %" in words
+    assert "mm-training-64x512: did not end within 900 s" in words
+    assert "| `aten::convolution` | wrong | 2 | 1 | 0 | 0 | 1 | 0 | 8.0 % | 3.0 % |" in (
+        document(bad)
+    )
+
+
+def test_signatures_without_their_sum_have_shares_of_what_was_run():
+    """Where the case that adds them up was left out the rows stand for themselves."""
+    run = only("test_signature[")
+
+    rows = {row.name: row for row in evidence.signatures(as_json(run))}
+
+    assert rows["aten::addmm"].shares == ("92.0 %", "-")
+    assert rows["aten::mm"].shares == ("-", "97.0 %")
+    assert "The network's own operators" in headings(run)
+
+
+def test_the_sum_of_the_signatures_is_no_operator():
+    """Neither the case that adds them up nor one that found no table is a row of the operators."""
+    run = only("test_signature[")
+    more = [
+        Case("tests/test_signatures.py::test_network_is_covered", Status.NOT_RUN, ("operators",),
+             reason="3 compute signatures were not part of this run"),
+        Case("tests/test_signatures.py::test_signature[traced-when-run]", Status.NOT_RUN,
+             ("operators",), reason="not traced"),
+        Case("tests/test_signatures.py::test_signature[mm-inference-2x2-float16]",
+             Status.UNSUPPORTED, ("operators",), reason="no float16"),
+    ]  # fmt: skip
+    report = as_json(dataclasses.replace(run, cases=(*run.cases, *more)))
+
+    assert len(report["operators"]) == len(run.cases) + 1
+    assert view.operators(report) == []
+    assert sum(sum(row.counts) for row in evidence.signatures(report)) == len(run.cases)
+    assert report["signatures"][0]["unmeasured"].startswith("3 compute signatures")
+
+
+def test_a_signature_that_hung_is_no_family():
+    """A hung GELU of the document's families keeps its name beside the network's own gelu."""
+    run = sample.qualified()
+    cases = [
+        Case("tests/test_signatures.py::test_signature[gelu-inference-1x2]", Status.PASS,
+             ("operators",), records={"operators": plain(
+                 sample.evidence.signature("gelu", "inference", "1x2", True, 0.0).as_json())}),
+        Case("tests/test_signatures.py::test_signature[gelu_backward-training-1x2]", Status.HANG,
+             ("operators", "training")),
+        Case("tests/test_operators.py::test_operator[gelu-stage9-float32]", Status.HANG,
+             ("operators",)),
+    ]  # fmt: skip
+    *_, backward, gelu = as_json(dataclasses.replace(run, cases=(*run.cases, *cases)))["operators"]
+
+    assert (backward["family"], backward["mode"]) == ("aten::gelu_backward", "training")
+    assert (gelu["family"], "mode" in gelu) == ("GELU", False)
+
+
+def test_golden_outputs_are_shown():
+    """The host's own CPU and the device, each beside its limit."""
+    words = section(sample.qualified(), "Host and golden")
+
+    assert "Host's float32 2.33e-07 1e-05 0.0233 PASS" in words
+    assert "Device, default 2.6e-04 0.001 0.26 PASS" in words
+
+
+def test_sections_appear_where_something_was_recorded():
+    """What was not recorded is a line with the reason, and no heading of its own."""
+    whole, gate = headings(sample.qualified()), headings(only("test_strict["))
+
+    assert [name for name in HEADINGS if name in whole] == list(HEADINGS[:-1])
+    assert "Not measured in this run" not in whole
+    assert [name for name in HEADINGS if name in gate] == ["Strict gate"]
+    gone = only("test_strict[", selection={"deselected": ["tests/test_training.py::test_step[x]"],
+                                           "on_demand": [sample.SOAK]})  # fmt: skip
+    words = section(gone, "Not measured in this run")
+    assert "Training: not measured (deselected)" in words
+    assert "Determinism: not measured (no such case was run)" in words
+    assert "soak" not in words
+    assert "- 训练：未被选中" in document(gone, "zh-CN")
+    assert "### 6.6 Not measured in this run" in document(gone)
+
+
+def test_what_runs_on_demand_is_not_missing():
+    """The reason for what nobody asked for is that it was not asked for."""
+    report = as_json(sample.qualified())
+
+    assert view.missing(report, "layers") == "on demand, not part of this run"
+    assert view.missing(report, "test_soak") == "on demand, not part of this run"
+
+
+def test_the_gates_have_tiles():
+    """The worst share of a limit and in which regime, and how many mutants are stopped."""
+    good, bad = (
+        {tile.title: tile for tile in evidence.tiles(as_json(run()))}
+        for run in (sample.qualified, sample.failed)
+    )
+
+    tile = good["strict_tile"]
+    assert (tile.text, tile.beside, tile.result) == ("0.56", "L2 error, default, batch 16", "PASS")
+    tile = good["mutants_tile"]
+    assert (tile.text, tile.result) == ("7 of 13", "PASS")
+    assert tile.beside == "in default, 13 in ieee, document's gate 9"
+    assert bad["strict_tile"].result == bad["mutants_tile"].result == "FAIL"
+    assert (bad["strict_tile"].text, bad["strict_tile"].beside) == (
+        "not known", "L2 error, ieee, batch 8"
+    )  # fmt: skip
+    assert evidence.tiles(as_json(sample.crashed())) == []
+    assert "Strict gate, worst / limit0.56" in Page(page(sample.qualified())).words
+
+
+def test_the_documents_items_hold_each_case_once():
+    """Gate, proof, arithmetic, signatures are items of their own, not the comparison's."""
+    report = as_json(sample.qualified())
+    items = {item.key: item for item in view.items(report)}
+
+    assert items["precision"].total == len(sample.BATCH_SIZES)
+    assert items["strict_gate"].total == 5
+    assert items["operators"].total == 3 * sum(n for _, n in sample.FAMILIES.values())
+    assert items["signatures"].total == 6
+    assert sum(item.total for item in items.values()) == len(report["cases"])
 
 
 # --- the documents ---------------------------------------------------------------------------

@@ -9,6 +9,9 @@ from fixtures.core.regimes import REGIMES
 
 pytestmark = [pytest.mark.layers, pytest.mark.precision]
 
+PICTURES = (0, 1)
+"""Rows of the inputs that are followed: noise, and something like a picture."""
+
 
 def pytest_generate_tests(metafunc):
     """One case per regime of the run."""
@@ -24,5 +27,5 @@ def test_layers(regime, device, record, parted):
     if refusal:
         record.unsupported(refusal)
 
-    verdict = record(parted(regime))
+    verdict = record(parted(regime, PICTURES))
     assert verdict
