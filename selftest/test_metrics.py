@@ -253,7 +253,7 @@ class Ended(Exception):
 
 
 def agreement_case(batch_size, error):
-    """Run the case where `forward` raises; the number of times that the cache was emptied."""
+    """Run the case where the forward raises; the number of times that the cache was emptied."""
     emptied = []
 
     class Small(type(backend("cpu"))):
@@ -263,7 +263,7 @@ def agreement_case(batch_size, error):
         def is_out_of_memory(self, error):
             return "out of memory" in str(error)
 
-    def forward(images):
+    def outputs(regime, size):
         raise error
 
     def unsupported(sentence):
@@ -274,7 +274,7 @@ def agreement_case(batch_size, error):
 
     record = SimpleNamespace(unsupported=unsupported)
     try:
-        CASE["test_agreement"](batch_size, batch, forward, Device(Small()), {}, record)
+        CASE["test_agreement"](batch_size, batch, outputs, Device(Small()), {}, record, None)
     except (AssertionError, Ended, RuntimeError) as ended:
         return type(ended), str(ended), len(emptied)
 

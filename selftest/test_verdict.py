@@ -289,3 +289,19 @@ def test_a_regime_that_was_taken_away_is_a_gap():
     verdict = conclude(run(settings=settings))
     assert verdict.status == "INCOMPLETE"
     assert "regimes ieee were taken away by --regimes" in verdict.reasons
+
+
+def test_fewer_repeats_than_usual_are_a_gap():
+    few = conclude(run(settings={**FACTS["settings"], "repeats": 2}))
+    assert few.status == "INCOMPLETE"
+    assert few.reasons == ("only 2 repeats had to agree (--repeats; 10 are usual)",)
+    assert status(run(settings={**FACTS["settings"], "repeats": 50})) == "QUALIFIED"
+
+
+@pytest.mark.parametrize("file", ["test_math_mode", "test_signatures", "test_determinism"])
+def test_a_file_of_the_gates_that_is_gone_is_noticed(file):
+    left = tuple(case for case in CASES if file not in case.id)
+    selection = {**FACTS["selection"], "selected": [case.id for case in left]}
+    verdict = conclude(run(left, selection=selection))
+    assert verdict.status == "INCOMPLETE"
+    assert any(f"{file}.py::" in reason and "missing" in reason for reason in verdict.reasons)
