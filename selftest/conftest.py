@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "test_convnext.r160_in1k", "--weights", "synthetic", "--device", "cpu")
 """The smallest network that has every operator of the subject: 0.3 M parameters at 160x160."""
 
+QUICK = """
+from fixtures.core import latency
+latency.PLANS["full"] = latency.PLANS["quick"]
+"""
+"""For tests/conftest.py: fewer samples, for those who do not look at the times."""
+
 
 @dataclass
 class Outcome:

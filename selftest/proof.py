@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "proof"
 CODE = (
     *("conftest.py", "pytest.ini", "fixtures", "tests"),
-    *("selftest/conftest.py", "selftest/proof*", "selftest/cards.py"),
+    *("selftest/conftest.py", "selftest/warm.py", "selftest/proof*", "selftest/cards.py"),
     *("selftest/raw_faults.py", "selftest/simulated*", "selftest/test_simulated_cards.py"),
 )
 """What a proof rests on, as git's path patterns: a change of anything else leaves it standing."""

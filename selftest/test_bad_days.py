@@ -198,7 +198,7 @@ def test_a_kill_keeps_what_was_measured(suite):
 
 def test_a_case_that_hangs_with_the_interpreters_lock_is_ended_and_reported(suite):
     case_file(suite, SLOW.format(wait="ctypes.PyDLL(None).sleep(300)"))
-    run = suite.run(*SMALL, "tests/test_planted.py", "--case-timeout", "30")
+    run = suite.run(*SMALL, "tests/test_planted.py", "--case-timeout", "15")
     assert run.code != 0, run.out
     assert "hung and was ended" in run.out
     assert run.report["verdict"]["status"] == "NOT QUALIFIED"
@@ -219,7 +219,7 @@ def test_a_process_that_hangs_at_its_end_is_ended_and_its_reports_say_so(tmp_pat
         (tmp_path / str(number)).mkdir()
         suite = Suite(tmp_path / str(number))
         case_file(suite, f"{hang}\n\ndef test_first():\n    'It passes.'\n")
-        arguments = (*SMALL, "tests/test_planted.py", "--case-timeout", "30", "--report=out/r.json")
+        arguments = (*SMALL, "tests/test_planted.py", "--case-timeout", "15", "--report=out/r.json")
         started.append((suite, suite.start(*arguments)))
     for suite, process in started:
         out, _ = process.communicate(timeout=200)
@@ -228,7 +228,7 @@ def test_a_process_that_hangs_at_its_end_is_ended_and_its_reports_say_so(tmp_pat
         assert run.report["verdict"]["status"] == "NOT QUALIFIED"
         assert run.case("the end of the process")["status"] == "HANG"
         assert run.case("test_first")["status"] == "PASS"
-        reason = "the end of the process did not end within 30 s since the last report"
+        reason = "the end of the process did not end within 15 s since the last report"
         for name in ("report.html", "adaptation_report.md", "validation_report.json"):
             for folder in (run.newest, suite.reports, suite.root / "out"):
                 copy = folder / ("r.json" if folder.name == "out" and "json" in name else name)

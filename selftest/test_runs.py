@@ -10,7 +10,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from selftest.conftest import ROOT, SMALL, Suite
+from selftest import warm
+from selftest.conftest import QUICK, ROOT, SMALL
 
 SCHEMA = json.loads(
     (ROOT / "fixtures/core/report/validation_report.schema.json").read_text(encoding="utf-8")
@@ -151,8 +152,8 @@ def device_model(moved):
 
 
 def test_a_network_that_lost_one_convolution_is_not_qualified(suite):
-    plant(suite, DEAD_BLOCK)
-    run = suite.run(*SMALL, "-m", "precision or performance", "--batch-sizes", "1,8")
+    plant(suite, QUICK + DEAD_BLOCK)
+    run = suite.run(*SMALL, "tests/test_precision.py", "tests/test_latency.py")
     assert run.code == 1, run.out
     assert run.report["verdict"]["status"] == "NOT QUALIFIED"
     failed = {case["id"].split("::")[1] for case in run.report["cases"] if case["status"] == "FAIL"}
@@ -179,8 +180,8 @@ def device_model(moved):
 
 
 def test_an_output_that_goes_wrong_only_while_it_is_timed_fails(suite):
-    plant(suite, TIRED)
-    run = suite.run(*SMALL, "-m", "smoke and performance")
+    plant(suite, QUICK + TIRED)
+    run = suite.run(*SMALL, "tests/test_latency.py")
     assert run.code == 1, run.out
     assert run.case("test_latency")["status"] == "FAIL"
     assert any("timed forward" in each for each in run.case("test_latency")["sentences"])
@@ -219,7 +220,7 @@ def device_model(moved):
 
 @pytest.mark.parametrize(("size", "code", "status"), [(32, 0, "UNSUPPORTED"), (16, 1, "FAIL")])
 def test_out_of_memory_is_a_result(suite, size, code, status):
-    plant(suite, FULL.format(size=size))
+    plant(suite, QUICK + FULL.format(size=size))
     sizes = ("--batch-sizes", "1,4,8,16,32")
     run = suite.run(*SMALL, *sizes, "tests/test_throughput.py", "-k", f"b{size} or b4")
     assert run.code == code, run.out
@@ -307,8 +308,9 @@ def test_a_hostile_name_reaches_no_page_unescaped(suite):
     assert "<img src=x" not in page
 
 
-def test_benchmark_only_takes_times_and_nothing_is_skipped_for_it(tmp_path):
-    run = Suite(tmp_path).run(*SMALL, "--benchmark-only", "--batch-sizes", "1")
+def test_benchmark_only_takes_times_and_nothing_is_skipped_for_it(suite):
+    plant(suite, QUICK)
+    run = suite.run(*SMALL, "--benchmark-only", "--batch-sizes", "1")
     assert run.code == 0, run.out
     assert {case["status"] for case in run.report["cases"]} == {"PASS"}
     assert "deselected by options of pytest" in " ".join(run.report["verdict"]["reasons"])
@@ -332,16 +334,10 @@ def test_a_run_inside_another_program_may_outlive_itself(suite):
     program.write_text(
         "import sys, time, pytest\n"
         "code = pytest.main(sys.argv[1:])\n"
-        "time.sleep(25)\n"
+        "time.sleep(13)\n"
         "print('went on', int(code))\n"
     )
-    arguments = [*SMALL, "-k", "test_refused_picture", "--case-timeout", "20"]
-    done = subprocess.run(
-        [sys.executable, str(program), *arguments],
-        cwd=suite.root,
-        env=suite.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "went on 0" in done.stdout, done.stdout + done.stderr
+    arguments = [*SMALL, "-k", "test_refused_picture", "--case-timeout", "10"]
+    process = warm.start([str(program), *arguments], suite.root, suite.environment())
+    out, _ = process.communicate(timeout=120)
+    assert "went on 0" in out, out

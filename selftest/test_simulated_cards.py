@@ -29,7 +29,7 @@ pytestmark = needs_cards
 NUMBERS = ("tests/test_operators.py", "tests/test_precision.py")
 COPIES = ("tests/test_migration.py", "tests/test_precision.py")
 CARD = ("tests/test_environment.py", "tests/test_afterwards.py")
-SOON = ("--simulate", "1", "--case-timeout", "15")
+SOON = ("--simulate", "1", "--case-timeout", "10")
 TIMES = ("-m", "smoke", "tests/test_latency.py")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.core.backends.simulated_cann.host import BUSES
 from selftest import raw_wheel, simulated_cost
-from selftest.conftest import Outcome, Suite
+from selftest.conftest import QUICK, Outcome, Suite
 from selftest.simulated import CARDS, DEFAULT, folder, needs_cards, script
 
 pytestmark = needs_cards
@@ -404,8 +404,10 @@ def on_second_card(tmp_path_factory) -> Outcome:
         {"kind": "dropped_channel", "device": 0},
         {"kind": "copy_bit_flip", "device": 0},
     ]
+    suite = Suite(tmp_path_factory.mktemp("second"))
+    (suite.root / "tests/conftest.py").write_text(QUICK)
     return run_suite(
-        Suite(tmp_path_factory.mktemp("second")),
+        suite,
         *("--simulate", "2", "--device", "npu:1", "--faults", json.dumps(faults)),
         cold=True,
     )
@@ -519,6 +521,7 @@ LARGE = 64
 @pytest.mark.slow
 def test_memory_runs_out_in_the_sweep(suite):
     """An extra batch size that does not fit is no failure; what it held is given back."""
+    (suite.root / "tests/conftest.py").write_text(QUICK)
     faults = [{"kind": "out_of_memory", "size": 30 << 20}]
     outcome = run_suite(
         suite,
