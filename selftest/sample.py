@@ -284,11 +284,12 @@ def gates() -> list[Case]:
     switch = "test_math_mode.py::test_strict_switch"
     made.append(_case(switch, "precision", measured=evidence.switched()))
     for name, found in (
-        ("test_repeats_as_set_up", evidence.repeats(False)),
-        ("test_batch_invariance", evidence.invariance()),
-        ("test_repeats_deterministic", evidence.repeats(True)),
+        ("test_repeats_as_set_up[default]", evidence.repeats(False)),
+        ("test_batch_invariance[default]", evidence.invariance()),
+        ("test_repeats_deterministic[default]", evidence.repeats(True)),
+        ("test_repeats_deterministic[ieee]", evidence.repeats(True, regime="ieee")),
     ):
-        case = f"test_determinism.py::{name}[default]"
+        case = f"test_determinism.py::{name}"
         made.append(_case(case, "determinism", measured=found))
     return made
 

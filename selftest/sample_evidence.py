@@ -131,12 +131,12 @@ def switched() -> Switched:
     return Switched(probed("default"), probed("ieee"))
 
 
-def repeats(strict: bool, differing: int = 0) -> Repeats:
+def repeats(strict: bool, differing: int = 0, regime: str = "default") -> Repeats:
     """Nine repeats beside the first."""
     mode = "with deterministic algorithms" if strict else "as it is set up"
     differences = (Difference(4, (0, 17), "0x00000001", 3, 1280, 2.1e-8),) if differing else ()
     worst = 2.1e-8 if differing else 0.0
-    what = f"the network {mode}, default, batch 2"
+    what = f"the network {mode}, {regime}, batch 2"
     return Repeats(what, CARD, strict, 9, differing, differences, worst)
 
 
