@@ -10,6 +10,7 @@ what stands there is not measured again.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import random
 import sys
@@ -191,6 +192,7 @@ class Bench:
         from fixtures.core.gate import Gate
         from fixtures.core.store import Store, cache_folder
 
+        self.forget()
         plan = self.weights.resolve("synthetic", self.row, None, seed)
         self.cpu, identity = self.weights.build(self.row, plan, None)
         self.there = copy.deepcopy(self.cpu).to(self.device.torch).eval()
@@ -206,9 +208,18 @@ class Bench:
                 return self.cpu(images)
 
         # the cache is for one network whose faults are drawn; other seeds are used once
-        folder = cache_folder() / "reference" if not seed else Path(tempfile.mkdtemp())
+        folder = cache_folder() / "reference"
+        if seed:
+            self.once = tempfile.TemporaryDirectory()
+            folder = Path(self.once.name)
         chain = Chain(self.cpu, identity.sha256, Store(folder))
         self.gate = Gate(chain, Batches(row, run)(BATCH))
+
+    def forget(self) -> None:
+        """Let the network before this one go: of large ones memory does not hold two."""
+        self.cpu = self.there = self.gate = self.once = None
+        gc.collect()
+        self.torch.npu.empty_cache()
 
     def declared(self, regime: Any) -> MathMode:
         with regime.entered(self.device):
