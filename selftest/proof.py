@@ -220,7 +220,7 @@ PROOFS: dict[str, Proof] = {
         simulated_faults,
     ),
     "precision-limits": Proof(
-        "The absolute limits of precision leave room for every arithmetic as it is emulated",
+        "The absolute limits of precision allow what the strict gate allows, in every arithmetic",
         functools.partial(precision, "limits"),
     ),
     "gate-cost": Proof(

@@ -35,10 +35,10 @@ ARITHMETICS = (
 )
 
 ROOM = Limit.row(
-    "emulated_error_over_tau",
+    "k_emulated_errors_over_tau",
     "<=",
-    0.5,
-    "an output may have twice the emulated error: the absolute limit must leave room for it",
+    1.0,
+    "the strict gate allows k times the emulated error: the absolute limit may not be below that",
 )
 
 COST = Limit.row(
@@ -82,13 +82,21 @@ def limits() -> tuple[str, Verdict]:
     lines = []
     for (regime_name, arithmetic), found in worst.items():
         most = max(found[name] for name in SEEDS)
-        share = Figure(ROOM.name, most / found["tau"])
+        k = REGIMES[regime_name].k
+        share = Figure(ROOM.name, k * most / found["tau"])
         verdict &= ROOM.judge(share, f"{regime_name} ({arithmetic})")
         cells = [f"{found[name]:.2g}" for name in SEEDS]
         lines.append(
-            [regime_name, arithmetic, *cells, f"{found['tau']:g}", f"{most / found['tau']:.2f}"]
+            [
+                regime_name,
+                arithmetic,
+                *cells,
+                f"{found['tau']:g}",
+                f"{k:g}",
+                f"{k * most / found['tau']:.2f}",
+            ]
         )
-    head = ("regime", "arithmetic", *SEEDS, "TAU", "largest over TAU")
+    head = ("regime", "arithmetic", *SEEDS, "TAU", "k", "k times the largest, over TAU")
     seeds = ", ".join(f"{name}: {count}" for name, count in SEEDS.items())
     return f"{DISTINCT} inputs a seed; seeds: {seeds}.\n\n{table(head, lines)}", verdict
 
