@@ -216,6 +216,11 @@ def test_numbers_that_are_none_are_no_figures(values):
     assert figures([case]) == {}
 
 
+def test_a_percentile_that_the_sample_cannot_bear_is_not_compared():
+    few = Case("t.py::test_latency", Status.PASS, records={"latency": {"samples_ms": [5.0] * 11}})
+    assert [key.name for key in figures([few])] == ["latency_p50_ms"]
+
+
 def test_cold_starts_alone_judge_nothing():
     cold = [case for case in run() if "cold_start" in case.records]
     slower = [case for case in run(5.0) if "cold_start" in case.records]

@@ -1,4 +1,4 @@
-"""This run beside an earlier one (`--baseline FILE`): what has become slower."""
+"""On demand (`--baseline FILE`): this run beside an earlier one: what has become slower."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.core import baseline as baselines
 
-pytestmark = [pytest.mark.performance, pytest.mark.smoke]
+pytestmark = [pytest.mark.performance, pytest.mark.smoke, pytest.mark.baseline]
 
 
 def test_baseline(baseline, fingerprint, cases_so_far, record):
