@@ -22,7 +22,9 @@ def test_peaks(peaks, record):
         record.not_run("; ".join(missing))
 
 
-def test_bounds(peaks, table, operator_times, recorded, network, subject, arithmetic, device, record):
+def test_bounds(
+    peaks, table, operator_times, recorded, network, subject, arithmetic, device, record
+):
     """What was timed is possible on this card, and host or device is told to be its limit."""
     taken = [entry for entry in recorded("latency") if entry["batch_size"] == 1][:1]
     blocks = sorted(filter(None, map(Timed.of, recorded("throughput"))), key=lambda t: t.batch_size)
