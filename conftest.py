@@ -4,6 +4,7 @@
 # folder is there before devices and networks are.
 pytest_plugins = [
     "fixtures.timing",
+    "fixtures.power",
     "fixtures.judging",
     "fixtures.models",
     "fixtures.afterwards",
