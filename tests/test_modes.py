@@ -101,7 +101,7 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results):
         return Task(
             images=lambda count: batch(count).images,
             judge=judge,
-            apart=gate.apart(regime, declared),
+            apart=lambda: gate.apart(regime, declared),
             # The eager mode chooses what the others are to be compared at.
             batch_size=fixed or wanted,
             choose=fixed is None,
@@ -119,6 +119,7 @@ def test_mode(
     """This way to run the network: its outputs in its regime's strict gate, then its times."""
     refusal = device.backend.mode_refusal(mode.name) or mode.arithmetic.refusal(device.backend)
     if refusal:
+        record(ModeResult(mode, missing={"precision": refusal}))
         record.unsupported(refusal)
     unproven = mode.name in device.backend.unproven_modes
     why = ""
