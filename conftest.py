@@ -4,6 +4,7 @@
 # folder is there before devices and networks are, and these before they are compared.
 pytest_plugins = [
     "fixtures.comparing",
+    "fixtures.bounding",
     "fixtures.timing",
     "fixtures.power",
     "fixtures.judging",
