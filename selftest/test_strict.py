@@ -14,10 +14,19 @@ from fixtures.core.batches import Batches
 from fixtures.core.chain import STAGE_ROWS, Chain, stage_names, stage_outputs
 from fixtures.core.gate import DISTINCT, Gate, coarsest
 from fixtures.core.networks import NETWORKS, network
-from fixtures.core.records import MathMode, Status, Subject
+from fixtures.core.records import Figure, MathMode, Status, Subject
 from fixtures.core.regimes import DEFAULT_REGIMES, REGIMES
 from fixtures.core.store import Store, cache_folder
-from fixtures.core.strict import ABSOLUTE, STRICT, TAU, centred_retrieval, judge
+from fixtures.core.strict import (
+    ABSOLUTE,
+    REST,
+    STRICT,
+    TAU,
+    allowed_errors,
+    centred_retrieval,
+    judge,
+    relative_errors,
+)
 
 NAME = "test_convnext.r160_in1k"
 IEEE = MathMode()
@@ -450,6 +459,38 @@ def test_a_coarse_arithmetic_of_such_a_network_is_held_to_its_own_emulation(
     assert ABSOLUTE.judge(found.figures()[0])
     off = golden.check_device(device * (1 + 3 * found.tau), reference, regime, HF32_EVERYWHERE)
     assert not ABSOLUTE.judge(off.figures()[0])
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_emulation_that_overflows_hides_nothing(value):
+    """An infinite error of the emulation would allow any error."""
+    same = off(1e-3, seed=9)
+    same[3, 5] = value
+    got = off(1e-3)
+    got[3] *= 1.2
+    strict = judge(got, GOLDEN, [same], REGIMES["fp16"], "conv float16", "float16", IDS, 8)
+    assert strict.verdict().status is Status.INVALID
+    assert strict.invalid == "conv float16, emulated on the CPU, is not finite for row-3"
+    assert strict.caught
+    allowed = allowed_errors([same], GOLDEN, REGIMES["fp16"])
+    assert not bool((relative_errors(GOLDEN, GOLDEN) <= allowed)[3])
+
+
+@pytest.mark.parametrize("regime", ["default", "ieee"])
+def test_rows_beyond_the_reference_are_judged_too(model, tmp_path, regime):
+    """The document's gate lets half a per cent pass, and rows 9 to 16 have no float64."""
+    gate = make_gate(model, tmp_path)
+    images = torch.cat([gate.inputs.images, gate.inputs.images.flip(-1)])
+    with torch.inference_mode():
+        cpu = model(images)
+    for off_by, stopped in ((0.0, False), (3e-7, False), (5e-3, True), (math.nan, True)):
+        got = cpu.clone()
+        got[12] *= 1 + off_by
+        strict = gate.judge(got, REGIMES[regime], IEEE, 16, rest=cpu[8:])
+        assert not strict.caught
+        assert bool(REST.judge(Figure(REST.name, strict.value(REST.name)))) is not stopped
+    short = gate.judge(cpu[:12], REGIMES[regime], IEEE, 16, rest=cpu[8:])
+    assert not REST.judge(Figure(REST.name, short.value(REST.name)))
 
 
 def test_networks_of_equal_weights_have_references_of_their_own(tmp_path):
