@@ -5,6 +5,7 @@
 pytest_plugins = [
     "fixtures.processes",
     "fixtures.timing",
+    "fixtures.power",
     "fixtures.judging",
     "fixtures.models",
     "fixtures.afterwards",

@@ -1200,14 +1200,15 @@ def clock(monkeypatch):
     return made
 
 
-def lasting(clock, fault, device=0, seconds=4.0):
+def lasting(clock, fault, device=0, seconds=4.0, runtime=None):
     """How long an operator of so many seconds lasts under a fault."""
     began = clock.now
 
     def work():
         clock.now += seconds
 
-    call = Call(compute.Card(device), TABLE["aclnnMuls"], [None] * 3, work, FakeRuntime())
+    runtime = runtime or FakeRuntime()
+    call = Call(compute.Card(device), TABLE["aclnnMuls"], [None] * 3, work, runtime)
     assert run(call, [fault]) == 0
     return clock.now - began
 
@@ -1236,6 +1237,14 @@ def test_throttling_ramps_up_with_calls_or_seconds(clock):
     assert lasting(clock, fault) == 8
     clock.now += 100
     assert lasting(clock, fault) == 12
+
+
+@of("throttling")
+def test_throttling_shows_in_the_card_s_clock(clock):
+    fault, runtime = one(kind="throttling", factor=4, calls=3), FakeRuntime()
+    for _ in range(4):
+        lasting(clock, fault, device=1, runtime=runtime)
+    assert runtime.asked == [("show_clock", 1, 1 / slower) for slower in (2, 3, 4, 4)]
 
 
 @of("clock_skew")

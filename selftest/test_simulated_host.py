@@ -83,11 +83,11 @@ def state_of(host):
     return json.loads(host.state.read_text())
 
 
-def write_usage(host, device, used_mib=0, pid=0, errors=0):
+def write_usage(host, device, used_mib=0, pid=0, errors=0, clock=0):
     """What the runtime writes."""
     with host.usage.open("r+b") as file:
         file.seek(RECORD * device)
-        for number in (used_mib << 20, pid, errors):
+        for number in (used_mib << 20, pid, errors, 0, clock):
             file.write(number.to_bytes(8, "little"))
 
 
@@ -531,6 +531,15 @@ def test_memory_of_a_process_that_has_ended_is_free_again(on):
     assert parse_info(tell("info")).cards[0].hbm_used_mib == 2828
     child.communicate()
     assert parse_info(tell("info")).cards[0].hbm_used_mib == 2828
+
+
+@pytest.mark.parametrize(("clock", "shown"), [(0, 1500), (1000, 1500), (400, 600)])
+def test_a_card_at_work_shows_its_clock_and_an_idle_one_that_of_idleness(on, clock, shown):
+    host = on(2)
+    write_usage(host, 1, used_mib=5, pid=os.getpid(), clock=clock)
+    found = [parse_values(tell(f"info -t common -i {npu}")) for npu in (0, 1)]
+    assert [values["Aicore curFreq(MHZ)"] for values in found] == ["800", str(shown)]
+    assert {values["Aicore Freq(MHZ)"] for values in found} == {"1500"}
 
 
 @pytest.mark.parametrize("content", [b"", b"\1" * (RECORD + 5), None])
