@@ -16,7 +16,7 @@ from fixtures.core.backends.base import Telemetry
 from fixtures.core.budget import Budget, Contribution
 from fixtures.core.environment import AFTERWARDS, Environment, Host
 from fixtures.core.golden import LIMITS as GOLDEN_LIMITS
-from fixtures.core.latency import Latency, Synchronisation, Throughput
+from fixtures.core.latency import EventClock, EventTimes, Latency, Synchronisation, Throughput, Work
 from fixtures.core.layers import Divergence, Part, Step
 from fixtures.core.limits import all_limits, with_overrides
 from fixtures.core.metrics import Agreement, RowAgreement
@@ -143,10 +143,13 @@ def latency(samples: int = 320, milliseconds: float = 36.0) -> Latency:
         batch_size=1,
         seconds=seconds,
         cold_start_s=1e-3 * milliseconds * 240,
-        warm_up_s=seconds[:5],
+        warm_up_s=seconds[:30],
         synchronisation=Synchronisation((0.011, 0.012), (0.036, 0.035), True, False, True),
         required=min(samples, 64),
-        event_ms=milliseconds * 0.97,
+        events=EventTimes(
+            tuple(0.97 * s for s in seconds[:30]), seconds[:30], EventClock(1.0001, 1.0, 1.0002)
+        ),
+        work=Work(40_200_000_000, 122.88e12, "hf32", "table of the suite for 910B4"),
         plan="full",
     )
 

@@ -19,6 +19,7 @@ from fixtures.core.determinism import Comparison, difference, relative
 from fixtures.core.latency import PLANS
 from fixtures.core.records import Limit, Status
 from fixtures.core.regimes import REGIMES
+from fixtures.core.steady import Ceilings
 from fixtures.timing import Measure
 from selftest.simulated import CARDS, needs_cards, variables
 
@@ -285,7 +286,13 @@ class Benchmark:
             self.stats.stats.data.append(0.001)
 
 
-SHORT = dataclasses.replace(PLANS["quick"], warm_up_s=0.02, block_s=0.01, throughput_s=0.05)
+SHORT = dataclasses.replace(
+    PLANS["quick"],
+    warm_up=Ceilings(0.0, 30, 0.02),
+    batch_warm_up=Ceilings(0.0, 30, 0.02),
+    block_s=0.01,
+    throughput_s=0.05,
+)
 
 
 def timer(model):

@@ -120,5 +120,5 @@ def test_plans_give_what_their_percentiles_need():
     assert PLANS["full"].latency_rounds(0.043) >= smallest_sample(99)
     assert PLANS["quick"].latency_rounds(1.0) == smallest_sample(50)
     assert PLANS["quick"].block_calls(7.0) == 1
-    assert PLANS["full"].blocks(7.0) == 3
+    assert PLANS["full"].blocks(7.0) == 5
     assert PLANS["full"].blocks(0.5) == 16

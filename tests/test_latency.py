@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.core.limits import LATENCY_LIMITS
 from fixtures.core.metrics import compare
 from fixtures.core.regimes import REGIMES
 
@@ -13,11 +12,11 @@ pytestmark = [pytest.mark.performance, pytest.mark.smoke]
 DEFAULT = REGIMES["default"]
 
 
-def test_latency(measure, batch, record, limits, apart):
+def test_latency(measure, batch, record, apart):
     """A forward at batch 1 has a latency that can be trusted, and its timed outputs are right."""
     inputs = batch(1)
     latency, outputs, same = measure.latency(inputs.images)
-    verdict = record(latency, *(limits[limit.name] for limit in LATENCY_LIMITS))
+    verdict = record(latency)
     repeats = same.result()
     verdict &= record(repeats)
     verdict &= record.judge(repeats.judge(apart(DEFAULT) if repeats.differing else None))

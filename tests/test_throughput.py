@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from fixtures import SETTINGS
-from fixtures.core.limits import throughput_limit_name
 from fixtures.core.metrics import compare
 from fixtures.core.regimes import REGIMES
 from fixtures.core.settings import DEFAULT_BATCH_SIZES
@@ -28,11 +27,11 @@ def pytest_generate_tests(metafunc):
     )
 
 
-def test_throughput(batch_size, measure, batch, record, limits, apart):
+def test_throughput(batch_size, measure, batch, record, apart):
     """The network keeps up its throughput at this batch size and its outputs stay right."""
     inputs = batch(batch_size)
     throughput, outputs, same = measure.throughput(inputs.images)
-    verdict = record(throughput, limits[throughput_limit_name(batch_size)])
+    verdict = record(throughput)
     if throughput.out_of_memory:
         sentence = f"batch size {batch_size} does not fit: {throughput.out_of_memory}"
         assert batch_size not in DEFAULT_BATCH_SIZES, sentence
