@@ -24,7 +24,10 @@ DONE = {"event": "done"}
 
 
 def phase(name, seconds=0.5):
-    return [{"event": "begin", "phase": name}, {"event": "phase", "phase": name, "seconds": seconds}]
+    return [
+        {"event": "begin", "phase": name},
+        {"event": "phase", "phase": name, "seconds": seconds},
+    ]
 
 
 def whole(output=(1.0, 2.0), samples=100):
@@ -35,7 +38,7 @@ def whole(output=(1.0, 2.0), samples=100):
         {"event": "output", "name": "first_forward", "rows": [list(output)]},
         {"event": "batch", "batch_size": 4, "seconds": [0.4, 0.2], "reason": ""},
         {"event": "batch", "batch_size": 64, "seconds": [], "reason": "out of memory"},
-        {"event": "warm_up", "seconds": [0.1, 0.1], "steady": True, "reason": ""},
+        {"event": "warm_up", "seconds": [0.1] * 30},
         {"event": "samples", "seconds": [0.1 + 1e-4 * (n % 3) for n in range(samples)]},
         {
             "event": "throughput",
@@ -74,8 +77,8 @@ def test_a_warm_up_that_was_not_steady_is_a_doubt():
     events = whole()
     for event in events:
         if event["event"] == "warm_up":
-            event |= {"steady": False, "reason": "it still became faster"}
-    assert any("it still became faster" in doubt for doubt in gathered(events).doubts)
+            event["seconds"] = [0.1 - 1e-3 * n for n in range(40)]
+    assert any(doubt.startswith("NOT STEADY after 40") for doubt in gathered(events).doubts)
 
 
 def test_every_way_to_fail_has_its_status():
@@ -259,11 +262,13 @@ ab.QUICK_PAIRS = 1
 
 
 def test_a_run_on_the_cpu(suite):
-    """Cold start, replicates and A/B against the same interpreter, in three real processes."""
+    """Cold start, replicates and A/B against an environment that has torch and timm and no more of
+    what the suite needs, in three real processes."""
     (suite.root / "tests" / "conftest.py").write_text(FEWER)
     files = (f"tests/test_{name}.py" for name in ("cold_start", "replicates", "ab"))
     run = suite.run(
-        *(*files, *SMALL, "--batch-sizes", "1,4", "--ab", sys.executable),
+        *(*files, *SMALL, "--batch-sizes", "1,4"),
+        *("--ab", f"{sys.executable} {Path(__file__).with_name('bare_python.py')}"),
         *("--limit", "latency_mean_ms=0.001", "--limit", "throughput_b4=1"),
     )
     assert run.code == 0, run.out
@@ -284,7 +289,7 @@ def test_a_run_on_the_cpu(suite):
     by_name = {row["name"]: row for row in section["figures"]}
     assert by_name["latency_mean_ms"]["estimate"] > 0
     assert by_name["throughput_b4"]["estimate"] > 0
-    assert {limit["name"] for limit in replicates["limits"]} == {"latency_mean_ms", "throughput_b4"}
+    assert {"latency_mean_ms", "throughput_b4"} <= {row["name"] for row in replicates["limits"]}
 
     versus = run.case("test_ab")
     assert versus["status"] in ("PASS", "INCONCLUSIVE"), versus
