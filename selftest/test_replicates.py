@@ -7,7 +7,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.core.fresh import Fresh, Rate
@@ -74,11 +74,8 @@ def test_several_processes_judge(name, bound, status):
     found = made(bounds={name: bound})
     assert found.verdict().status is status
     assert rows(found)[name].status is status
-    assert (
-        f"must be <= {bound:g} ms (--limit)"
-        in rows(found)[name].sentence.replace(" in 5 processes)", "")
-        or "(--limit)" in rows(found)[name].sentence
-    )
+    assert f"must be <= {bound:g} ms" in rows(found)[name].sentence
+    assert rows(found)[name].sentence.endswith("(--limit)")
     entry = next(row for row in found.as_json()["figures"] if row["name"] == name)
     assert (entry["limit"], entry["relation"], entry["status"]) == (bound, "<=", status.value)
 
@@ -98,7 +95,7 @@ def test_one_process_judges_nothing_and_names_the_cure(name):
 def test_p99_needs_the_full_level():
     found = made(bounds={"latency_p99_ms": 60.0})
     assert found.verdict().status is Status.INCONCLUSIVE
-    assert "latency_p99_ms needs 700 samples a process: give --level full" in repr(found.verdict())
+    assert "latency_p99_ms needs 1400 samples a process: give --level full" in repr(found.verdict())
     assert made("full", {"latency_p99_ms": 60.0}).verdict()
 
 
@@ -108,6 +105,7 @@ def test_a_percentile_that_one_process_cannot_bear_is_not_judged():
     found = made(bounds={"latency_p90_ms": 60.0}, processes=[*whole, few])
     assert found.verdict().status is Status.INCONCLUSIVE
     assert "process 5: 30 samples; p90 needs 64" in repr(found.verdict())
+    assert "; --level full takes 1400" in repr(found.verdict())
 
 
 @pytest.mark.parametrize(("bound", "status"), [(90.0, Status.PASS), (110.0, Status.FAIL)])
@@ -164,6 +162,7 @@ def test_who_gave_a_limit_is_said():
     assert repr(by_file.verdict()).endswith("(--reference mine.json)")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.sampled_from(list(LEVELS)),
     st.dictionaries(st.sampled_from(NAMES), st.floats(1e-3, 1e6), max_size=len(NAMES)),
