@@ -19,6 +19,8 @@ def test_replicates(alone, processes, settings, patience, record, limits, same_f
     for number in range(1, level.processes + 1):
         patience()
         taken.append(processes(number, level.processes))
+        if taken[-1].failure:  # the others would take as long to end no better
+            break
     rows = [limits[row.name] for row in performance_limits(settings.batch_sizes)]
     record.limits |= {row.name: row for row in rows}
     patience()
