@@ -3,19 +3,24 @@ else the suite needs."""
 
 import runpy
 import sys
+from importlib.machinery import PathFinder
 
 MISSING = {"pytest", "_pytest", "pytest_benchmark", "scipy", "matplotlib", "jinja2", "hypothesis"}
 
 
-class Missing:
-    """Finds none of them."""
+class Rest:
+    """Finds what is installed but them."""
 
-    def find_spec(self, name, path=None, target=None):
-        """Refuse a module as if it were not installed."""
+    find_distributions = PathFinder.find_distributions
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        """The module's place; None for one that is missing."""
         if name.partition(".")[0] in MISSING:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return None
+        return PathFinder.find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Missing())
+sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
