@@ -36,6 +36,7 @@ from fixtures.core.records import (
 from fixtures.core.settings import Settings
 from fixtures.core.verdict import RunVerdict, conclude
 from selftest import sample_evidence as evidence
+from selftest import sample_performance as performance
 
 NPU = DeviceIdentity(
     backend="npu",
@@ -329,6 +330,37 @@ def signatures() -> list[Case]:
     return made
 
 
+def how_fast(real: bool = True, milliseconds: float = 36.0) -> list[Case]:
+    """Times in fresh processes, what limits them, how far they can go; `real` on an accelerator."""
+    recorded: list[tuple[str, dict[str, Any]]] = [
+        ("test_sweep.py::test_sweep", {"sweep": performance.sweep()}),
+        ("test_sweep.py::test_pipeline", {"pipeline": performance.pipeline()}),
+        ("test_cold_start.py::test_cold_start", {"cold_start": performance.cold_start()}),
+        (
+            "test_replicates.py::test_replicates",
+            {"replicates": performance.replicates(5 if real else 1, middle=milliseconds)},
+        ),
+        (
+            "test_bounds.py::test_bounds",
+            {
+                "bounds": performance.bounds(real),
+                "power": performance.power() if real else performance.powerless(),
+            },
+        ),
+        *(
+            (f"test_modes.py::test_mode[{row[0]}]", {"mode": performance.mode(row[0])})
+            for row in performance.MODES
+        ),
+        (
+            "test_modes.py::test_recommendation",
+            {"recommendation": performance.recommendation()},
+        ),
+        ("test_baseline.py::test_baseline", {"comparison": performance.comparison()}),
+        ("test_ab.py::test_ab", {"comparison": performance.uncomparable()}),
+    ]
+    return [_case(name, "performance", records=records) for name, records in recorded]
+
+
 def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
     """The cases of a run in which everything passes."""
     made = [
@@ -360,11 +392,15 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
             duration_s=31.0,
         )
     )
+    made[-1].records["latency"].update(performance.latency(milliseconds))
     for size in BATCH_SIZES:
         name = f"test_throughput.py::test_throughput[b{size}]"
         parameters = {"batch_size": size}
         record = throughput(size, milliseconds)
         made.append(_case(name, "performance", measured=record, parameters=parameters))
+        each = performance.throughput(size, 1e3 * record.seconds[0] / record.calls)
+        made[-1].records["throughput"].update(each)
+    made += how_fast(scale > 0, milliseconds)
     inference = {
         "pictures": 8,
         "unreadable_files": 0,
@@ -557,6 +593,40 @@ def failed() -> Qualification:
         records={},
         sentences=("did not end within 900 s (--case-timeout) and was ended",),
     )
+    for name, status, sentences, records in (
+        (
+            "test_replicates.py::test_replicates",
+            Status.FAIL,
+            ("latency p50 is at least 35.57 ms, must be <= 35 ms",),
+            {"replicates": performance.replicates(9, "FAIL", 35.0)},
+        ),
+        (
+            "test_modes.py::test_recommendation",
+            Status.PASS,
+            (),
+            {"recommendation": performance.nothing_recommended()},
+        ),
+        (
+            "test_modes.py::test_mode[fp16]",
+            Status.HANG,
+            ("did not end within 900 s (--case-timeout) and was ended",),
+            {},
+        ),
+        (
+            "test_baseline.py::test_baseline",
+            Status.FAIL,
+            ("latency p50 is 8.3 % slower (6.1 % to 10.4 %)",),
+            {"comparison": performance.comparison(True)},
+        ),
+        (
+            "test_bounds.py::test_bounds",
+            Status.PASS,
+            (),
+            {"bounds": performance.bounds(False), "power": performance.power(True)},
+        ),
+        ("test_cold_start.py::test_cold_start", Status.FAIL, ("the child process died",), {}),
+    ):
+        change(name, status=status, sentences=sentences, records=records)
     name, *rest = evidence.SIGNATURES[0]
     measured(
         f"test_signatures.py::test_signature[{evidence.signature(name, *rest).id}]",
@@ -698,7 +768,8 @@ def poisoned(attack: str) -> list[Case]:
         "test_determinism.py::test_repeats_as_set_up[b]", measured=evidence.repeats(True, 1)
     )
     late.records["varying"] = plain(evidence.varying().as_json())
-    for case in (*gates(), *training(), *signatures(), fit, late):
+    timed = [case for case in cases() if "performance" in case.markers]
+    for case in (*gates(), *training(), *signatures(), *timed, fit, late):
         records = {kind: everywhere(record) for kind, record in case.records.items()}
         made.append(dataclasses.replace(case, records=records, sentences=(attack,)))
     for name in (
@@ -710,6 +781,8 @@ def poisoned(attack: str) -> list[Case]:
         "test_training.py::test_step",
         "test_signatures.py::test_network_is_covered",
         "test_soak.py::test_soak",
+        "test_cold_start.py::test_cold_start",
+        "test_modes.py::test_mode",
     ):
         made.append(_case(f"{name}[{attack}]", status=Status.NOT_RUN, reason=attack))
     hung = "test_signatures.py::test_signature[mm-training-2x2]"

@@ -12,7 +12,7 @@ from html import unescape
 import pytest
 
 from fixtures.core.records import plain
-from fixtures.core.report import as_json, plots
+from fixtures.core.report import as_json, drawing, plots
 from selftest import sample
 
 ALWAYS = ("precision", "latency", "throughput")
@@ -234,7 +234,7 @@ def test_a_single_sample_is_drawn():
 )
 def test_labels_are_spread(positions):
     """Labels keep their order, their distance and their place on the axis."""
-    moved = plots._spread(positions, 0.075)
+    moved = drawing.spread(positions, 0.075)
 
     order = sorted(range(len(positions)), key=positions.__getitem__)
     gaps = [moved[b] - moved[a] for a, b in itertools.pairwise(order)]
@@ -244,4 +244,4 @@ def test_labels_are_spread(positions):
 
 def test_labels_that_are_apart_stay():
     """Nothing is moved without need."""
-    assert plots._spread([0.1, 0.5, 0.9], 0.075) == pytest.approx([0.1, 0.5, 0.9])
+    assert drawing.spread([0.1, 0.5, 0.9], 0.075) == pytest.approx([0.1, 0.5, 0.9])

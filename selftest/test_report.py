@@ -166,8 +166,9 @@ def test_the_keys_are_those_that_others_rely_on():
         "latency", "throughput", "operators", "inference", "weights", "layers", "budget",
         "strict", "mutants", "host", "synthetic", "math_mode", "strict_switch", "repeats",
         "batch_invariance", "varying", "signatures", "training_step", "optimizer",
-        "stochastic_depth", "loss_scaling", "fine_tune", "soak", "references", "cases", "facts",
-        "started_at", "finished_at",
+        "stochastic_depth", "loss_scaling", "fine_tune", "soak", "cold_start", "replicates", "bounds",
+        "mode", "recommendation", "sweep", "pipeline", "comparison", "power", "references", "cases",
+        "facts", "started_at", "finished_at",
     }  # fmt: skip
     assert {"status", "reasons"} <= set(report["verdict"])
     assert {
@@ -675,7 +676,7 @@ def test_the_first_divergence_and_the_budget_are_shown():
     assert (
         "| 12 | `layer_norm` | `stages.0.blocks.1.norm` | 0.031 | 0.00052 | 60 | 0.028 |" in english
     )
-    assert "### 6.9 逐算子对比" in chinese
+    assert "### 6.18 逐算子对比" in chinese
     assert "| 未能解释的部分 |  | 0.0047 | 99.7 % |" in chinese
     assert "Error budget" in shown
     for text in (Page(page(sample.qualified())).words, document(sample.qualified())):

@@ -305,3 +305,31 @@ def test_a_file_of_the_gates_that_is_gone_is_noticed(file):
     verdict = conclude(run(left, selection=selection))
     assert verdict.status == "INCOMPLETE"
     assert any(f"{file}.py::" in reason and "missing" in reason for reason in verdict.reasons)
+
+
+def test_a_run_to_be_signed_replicates_its_times():
+    """One process cannot show what differs between processes: such a run is incomplete."""
+    for qualify, level, wanted in (
+        (True, "quick", "INCOMPLETE"),
+        (True, "standard", "QUALIFIED"),
+        (True, "full", "QUALIFIED"),
+        (False, "quick", "QUALIFIED"),
+    ):
+        settings = {"batch_sizes": [1, 4, 8, 16], "level": level, "qualify": qualify}
+        assert status(run(settings=settings)) == wanted
+    settings["qualify"] = True
+    assert (
+        "times were taken in one process only (--level quick)"
+        in conclude(run(settings=settings)).reasons
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["test_replicates.py::test_replicates", "test_baseline.py::test_baseline"]
+)
+def test_a_limit_that_is_undecided_leaves_a_gap(name):
+    """INCONCLUSIVE is no pass; what is slower than the baseline is a failure."""
+    rest = tuple(case for case in CASES if not case.id.endswith(name))
+    case = Case(f"tests/{name}", Status.INCONCLUSIVE, ("performance",), reason="14 would decide")
+    assert status(run((*rest, case))) == "INCOMPLETE"
+    assert status(run((*rest, dataclasses.replace(case, status=Status.FAIL)))) == "NOT QUALIFIED"

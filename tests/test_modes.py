@@ -1,0 +1,186 @@
+"""Ways to run the network faster, side by side: each counts only if its outputs stay right.
+
+These cases inform: what does not count, or is not there, is said and fails nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from fixtures import SETTINGS
+from fixtures.core.backends import asked, likely
+from fixtures.core.backends.base import first_line, one_line
+from fixtures.core.bounds import flop_per_picture
+from fixtures.core.copies import CorruptCopy
+from fixtures.core.gate import DISTINCT
+from fixtures.core.modes import (
+    EAGER,
+    MODES,
+    Budget,
+    ModeResult,
+    Task,
+    TooSlow,
+    best_known_batch,
+    judged,
+    measured,
+    recommend,
+    why_it_failed,
+)
+from fixtures.core.networks import DEFAULT_NETWORK
+from fixtures.core.pictures import built_in, open_picture
+from fixtures.core.pipeline import Pictures, pipeline, threads
+from fixtures.core.regimes import REGIMES
+from fixtures.core.strict import ABSOLUTE, STRICT
+
+pytestmark = pytest.mark.performance
+
+
+def tried(settings):
+    """The modes of the run, in the table's order: those asked for, else those of the device."""
+    if settings.modes is not None:
+        return settings.modes
+    chosen = asked(likely(settings.device_name), settings.simulate, settings.faults)
+    return tuple(name for name in MODES if name in chosen.tries())
+
+
+def pytest_generate_tests(metafunc):
+    """One case per mode."""
+    if "mode" in metafunc.fixturenames:
+        names = tried(metafunc.config.stash[SETTINGS])
+        metafunc.parametrize("mode", [pytest.param(MODES[name], id=name) for name in names])
+
+
+@pytest.fixture(scope="module")
+def results():
+    """What each mode of this run gave, by name."""
+    return {}
+
+
+@pytest.fixture
+def informs(record, request):
+    """These cases inform; where no times are taken there is nothing to say."""
+    record.informs()
+    config = request.config
+    if hasattr(config, "workerinput") or config.getoption("benchmark_disable", False):
+        record.not_run("no times are taken under pytest-xdist or --benchmark-disable")
+
+
+def command(settings, device, mode, batch_size):
+    """What measures this mode again."""
+    words = ["pytest", "tests/test_modes.py", "--device", str(device)]
+    if settings.model != DEFAULT_NETWORK:
+        words += ["--model", settings.model]
+    if settings.weights != "auto":
+        words += [f"--weights={settings.weights}"]
+    if settings.simulate:
+        words += ["--simulate", str(settings.simulate)]
+    words += ["--modes", mode.name, "--batch-sizes", str(batch_size)]
+    return shlex.join(words)
+
+
+@pytest.fixture
+def task(request, settings, batch, gate, limits, subject, arithmetic, results):
+    """`task(mode)`: what to do with a mode in this run."""
+    figures = [pair for item in request.session.items for pair in item.user_properties]
+    wanted, rate = best_known_batch(figures, settings.batch_sizes)
+    budget = Budget.share(len(tried(settings)))
+    rows = STRICT + ((ABSOLUTE,) if subject.weights.source == "synthetic" else ())
+
+    def make(mode):
+        regime = mode.arithmetic
+        declared = arithmetic(regime)
+
+        def judge(got):
+            strict = gate.judge(got, regime, declared, len(got))
+            return judged(strict, [limits[row.name] for row in rows], regime.half)
+
+        eager = results.get(EAGER)
+        fixed = eager.batch_size if eager is not None else None
+        return Task(
+            images=lambda count: batch(count).images,
+            judge=judge,
+            apart=lambda: gate.apart(regime, declared),
+            # The eager mode chooses what the others are to be compared at.
+            batch_size=fixed or wanted,
+            choose=fixed is None,
+            rate=rate,
+            distinct=DISTINCT,
+            budget=budget,
+        )
+
+    return make
+
+
+def test_mode(
+    mode, informs, record, device, device_model, settings, subject, task, arithmetic, results
+):
+    """This way to run the network: its outputs in its regime's strict gate, then its times."""
+    refusal = device.backend.mode_refusal(mode.name) or mode.arithmetic.refusal(device.backend)
+    if refusal:
+        record(ModeResult(mode, missing={"precision": refusal}))
+        record.unsupported(refusal)
+    unproven = mode.name in device.backend.unproven_modes
+    why = ""
+    try:
+        found = measured(mode, device_model, device, task(mode))
+    except TooSlow as slow:
+        why = str(slow)
+    except CorruptCopy:
+        raise
+    except Exception as error:
+        if device.backend.device_error(error) is not None:
+            raise
+        words = one_line(first_line(error), 200)
+        if device.backend.is_out_of_memory(error):
+            why = f"it does not fit: {words}"
+        else:
+            why = why_it_failed(mode, error, words)
+    if why:
+        # outside of the handler, where the error holds the tensors no longer
+        device.backend.empty_cache(device.index)
+        found = ModeResult(mode, missing={"precision": why})
+    found = found.completed(
+        eager=results.get(EAGER),
+        flop=flop_per_picture(device_model, subject.input_size),
+        peaks=device.backend.paper_peaks(device.identity().name),
+        arithmetic=arithmetic(mode.arithmetic),
+        never_on_hardware=unproven,
+        command=command(settings, device, mode, found.batch_size or max(settings.batch_sizes)),
+    )
+    results[mode.name] = found
+    record(found)
+    if why:
+        record.not_run(why)
+    if not found.counts:
+        record.inconclusive(f"the mode does not count: {found.refusal}")
+
+
+def test_recommendation(informs, record, results):
+    """One setting for latency and one for throughput, with the commands that measure them again."""
+    if not results:
+        record.not_run("no mode was measured in this run")
+    found = recommend(tuple(results.values()))
+    record(found)
+    if found.latency is None and found.throughput is None:
+        record.inconclusive(found.reason)
+
+
+def test_pipeline(
+    informs, record, device, device_model, batch, transform, apart, settings, request, results
+):
+    """Inputs that come from the host, or from real pictures, leave this much of the throughput."""
+    eager = results.get(EAGER)
+    figures = [pair for item in request.session.items for pair in item.user_properties]
+    size = (eager and eager.batch_size) or best_known_batch(figures, settings.batch_sizes)[0]
+    workers = threads()
+    files = built_in()
+    pictures = Pictures(files, open_picture, transform, size, workers)
+    try:
+        limit = apart(REGIMES["default"])
+        found = pipeline(device, device_model, batch(size).images, pictures, workers, limit)
+    finally:
+        pictures.close()
+    verdict = record(found)
+    assert verdict
