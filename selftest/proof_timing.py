@@ -1,9 +1,9 @@
-"""Run as a script: what the suite's own timing adds, beside a bare loop and beside timm's.
+"""What the suite's own timing adds, beside a bare loop and beside that of timm's benchmark.py.
 
-``proof_timing.py [--device cuda] [--model NAME] [--batch-size N] [--pairs N] [--blocks N]`` prints
-one JSON line. Batch-1 forwards are timed by fixtures/timing.py through pytest-benchmark, exactly as
-in a run, and between every two of them one by a bare synchronised loop. Blocks of forwards are timed
-by the suite, and between every two of them the same number as timm's benchmark.py times them.
+``python -m selftest.proof_timing [--device cuda] [--model NAME] [--pairs N] [--blocks N]`` prints one
+JSON line. Batch-1 forwards are timed by fixtures/timing.py through pytest-benchmark, as in a run,
+and before each of them one by a bare synchronised loop. Blocks of forwards are timed by the suite,
+and before each of them the same number as timm's loop times them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 import pytest
 
-from fixtures.core import timed
 from fixtures.core.backends import backend
 from fixtures.core.latency import PLANS, Plan
 from fixtures.core.records import Figure, Limit, Verdict
 from fixtures.core.steady import Ceilings
 from fixtures.timing import Measure
+
+ROOT = Path(__file__).resolve().parent.parent
 
 WARM_ITER, BENCH_ITER = 10, 40
 """Forwards before and inside timm's timed loop: the defaults of --num-warm-iter and
@@ -239,7 +237,7 @@ def overhead() -> tuple[str, Verdict]:
     from selftest.proof_tables import table
 
     done = subprocess.run(
-        [sys.executable, str(ROOT / "selftest/proof_timing.py")],
+        [sys.executable, "-m", "selftest.proof_timing"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -274,9 +272,9 @@ def judged(told: dict[str, Any], table: Callable[..., str]) -> tuple[str, Verdic
     verdict &= THROUGHPUT[0].judge(Figure(THROUGHPUT[0].name, many["low"]), "95 % bound")
     verdict &= THROUGHPUT[1].judge(Figure(THROUGHPUT[1].name, many["high"]), "95 % bound")
     text = (
-        f"`{told['model']}` on {told['device']}, {told['threads']} threads; medians, and the median "
-        "of the ratios of pairs with its distribution-free 95 % bounds to each side. On an "
-        "accelerator: `python selftest/proof_timing.py --device cuda`.\n\n"
+        f"`{told['model']}` on {told['device']}, {told['threads']} threads; medians, and the "
+        "median of the ratios of pairs with its distribution-free 95 % bounds to each side. On an "
+        "accelerator: `python -m selftest.proof_timing --device cuda`.\n\n"
     )
     return text + table(head, rows), verdict
 
