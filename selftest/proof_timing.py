@@ -1,9 +1,9 @@
 """What the suite's own timing adds, beside a bare loop and beside that of timm's benchmark.py.
 
-``python -m selftest.proof_timing [--device cuda] [--model NAME] [--pairs N] [--blocks N]`` prints one
-JSON line. Batch-1 forwards are timed by fixtures/timing.py through pytest-benchmark, as in a run,
-and before each of them one by a bare synchronised loop. Blocks of forwards are timed by the suite,
-and before each of them the same number as timm's loop times them.
+``python -m selftest.proof_timing [--device cuda] [--model NAME] [--pairs N] [--blocks N]`` prints
+one JSON line. Batch-1 forwards are timed by fixtures/timing.py through pytest-benchmark, as in a
+run, and before each of them one by a bare synchronised loop. Blocks of forwards are timed by the
+suite, and before each of them the same number as timm's loop times them.
 """
 
 from __future__ import annotations

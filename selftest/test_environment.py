@@ -872,7 +872,7 @@ def test_a_probe_is_ended_when_collecting_fails(quick, monkeypatch):
 def test_a_host_without_affinity_counts_its_cores(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(module, "memory_bytes", lambda: None)
-    host = module._host()
+    host = module.host()
     assert host.cores == (os.cpu_count() or 1)
     assert host.memory_bytes is None
 

@@ -31,22 +31,23 @@ COPIES = ("tests/test_migration.py", "tests/test_precision.py")
 CARD = ("tests/test_environment.py", "tests/test_afterwards.py")
 SOON = ("--simulate", "1", "--case-timeout", "10")
 TIMES = ("-m", "smoke", "tests/test_latency.py")
+SLOWER = (*TIMES, "tests/test_baseline.py")
 
 
 @dataclass(frozen=True)
 class Row:
     """One fault under the suite.
 
-    `caught` is part of the id of a case that must end with `status`; `later` names the issue
-    whose work is to catch a fault that no case is made for yet. One that another case happens to
-    catch already is told as it is.
+    `caught` is part of the id of a case that must end with `status`, and `doubt` of a doubt that
+    some case must tell. With `baseline` a healthy card's run is given as one.
     """
 
     name: str
     tests: tuple[str, ...]
-    caught: str = ""
+    caught: str
     status: str = "FAIL"
-    later: str = ""
+    doubt: str = ""
+    baseline: bool = False
     plan: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ("--simulate", "1")
 
@@ -115,11 +116,18 @@ ROWS = (
         plan={"kind": "sync_error", "device": 1, "nth": "20-"},
         arguments=("--simulate", "2", "--device", "npu:1"),
     ),
-    Row("slow_operator", TIMES, later="issue D"),
-    Row("launch_overhead", TIMES, later="issue D"),
-    Row("throttling", TIMES, later="issue D"),
-    Row("clock_skew", TIMES, later="issue D"),
-    Row("lazy_completion", TIMES, later="issue D"),
+    Row("slow_operator", SLOWER, "test_baseline", plan={"seconds": 0.02}, baseline=True),
+    Row("launch_overhead", SLOWER, "test_baseline", plan={"seconds": 0.003}, baseline=True),
+    Row(
+        "throttling",
+        SLOWER,
+        "test_baseline",
+        doubt="throttled",
+        plan={"factor": 6.0, "calls": 50},
+        baseline=True,
+    ),
+    Row("clock_skew", TIMES, "test_latency", "INVALID", plan={"rate": 1.2}),
+    Row("lazy_completion", TIMES, "test_latency", "INVALID"),
     Row("health_alarm", CARD, "card-health"),
     Row("ecc_rising", CARD, "card-ecc"),
     Row("temperature", CARD, "card-temperature"),
@@ -137,8 +145,6 @@ def test_every_kind_has_a_row():
     """Nobody adds a kind of fault without saying how it shows and what the suite makes of it."""
     assert {row.name for row in ROWS} >= set(KINDS)
     assert set(raw_faults.MEASURES) | set(HANGS) >= set(KINDS)
-    for row in ROWS:
-        assert bool(row.caught) is not bool(row.later), row.name
 
 
 # --- on raw torch --------------------------------------------------------------------------------
@@ -224,38 +230,66 @@ def test_planted_hang(name, tmp_path, record_property):
 
 
 def run(suite: Suite, *arguments: str) -> Outcome:
-    """The suite on simulated cards.
+    """The suite on simulated cards, as if no other ran beside it.
 
     Without coverage, which makes these many runs a third slower and sees no line in them that it
     does not see in those of test_simulated_wheel.py.
     """
-    changes = {"PYTHONPATH": str(folder()), "COVERAGE_PROCESS_CONFIG": None}
+    changes = {
+        "PYTHONPATH": str(folder()),
+        "COVERAGE_PROCESS_CONFIG": None,
+        "TMPDIR": str(suite.root),  # where runs leave word for each other
+    }
     return suite.run(*CARDS, *arguments, **changes)
 
 
+ONE_BASELINE = pytest.mark.xdist_group("baseline")
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory):
+    """The report of a healthy card, made once for all that are compared with it."""
+    outcome = run(Suite(tmp_path_factory.mktemp("healthy")), *TIMES, "--simulate", "1")
+    assert outcome.case("test_latency")["status"] == "PASS", outcome.out
+    return outcome.reports / "validation_report.json"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_caught(suite, row, record_property):
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=ONE_BASELINE if row.baseline else ()) for row in ROWS],
+    ids=lambda row: row.name,
+)
+def test_caught(suite, row, request, record_property):
     """The suite's report says what the row says: which case caught it, how, and the verdict."""
-    outcome = run(suite, *row.tests, *row.arguments, "--faults", row.faults)
+    given = ("--baseline", str(request.getfixturevalue("healthy"))) if row.baseline else ()
+    outcome = run(suite, *row.tests, *row.arguments, *given, "--faults", row.faults)
     report = outcome.report
     bad = [case for case in report["cases"] if case["outcome"] == "failed"]
     told = [(case["id"], case["status"], (case["sentences"] or [""])[0]) for case in bad]
     assert report["device"]["simulated"] is True, outcome.out
     first = next((each for each in told if row.caught in each[0]), None)
-    words = f"{first[0]}: {first[1]}" if first else "not yet caught"
-    if row.later:
-        words += f" ({row.later})" if first else f": {row.later}"
+    words = f"{first[0]}: {first[1]}" if first else "not caught"
     verdict = report["verdict"]["status"]
     record_property("caught", [row.name, words, first[2] if first else "", verdict])
-    if row.caught:
-        assert any(row.caught in name and status == row.status for name, status, _ in told), (
-            told or outcome.out[-3000:]
-        )
-        assert verdict == "NOT QUALIFIED"
-        assert outcome.code != 0
-    else:
-        assert verdict == ("NOT QUALIFIED" if told else "INCOMPLETE")
+    assert any(row.caught in name and status == row.status for name, status, _ in told), (
+        told or outcome.out[-3000:]
+    )
+    if row.doubt:
+        assert row.doubt in " ".join(doubt for case in report["cases"] for doubt in case["doubts"])
+    assert verdict == "NOT QUALIFIED"
+    assert outcome.code != 0
+
+
+@pytest.mark.slow
+@ONE_BASELINE
+def test_a_healthy_card_is_no_slower_than_another(suite, healthy):
+    """The control: beside the same baseline a sound card fails nothing."""
+    outcome = run(suite, *SLOWER, "--simulate", "1", "--baseline", str(healthy))
+    case = outcome.case("test_baseline")
+    assert case["status"] in ("PASS", "INCONCLUSIVE"), outcome.out
+    assert case["records"]["comparison"]["equal_fingerprint"] is True
+    assert outcome.report["verdict"]["status"] == "INCOMPLETE"
 
 
 # --- what npu-smi shows, under the suite ---------------------------------------------------------

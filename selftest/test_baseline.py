@@ -1,0 +1,403 @@
+"""An earlier run as a baseline: planted slowdowns are found, sound runs pass, bad files refused."""
+
+import dataclasses
+import json
+import math
+import random
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from fixtures.core import baseline, neighbours
+from fixtures.core.baseline import (
+    BETWEEN,
+    INFORMATION,
+    LARGE,
+    NOTICED,
+    Baseline,
+    Key,
+    Taken,
+    against,
+    compare,
+    figures,
+    load,
+    refuse,
+    refuse_device,
+    refuse_subject,
+)
+from fixtures.core.fingerprint import Fingerprint
+from fixtures.core.records import Case, Qualification, Status
+from fixtures.core.report import as_json
+from fixtures.core.settings import Refusal, Settings
+from fixtures.core.verdict import conclude
+from selftest.conftest import SMALL
+from selftest.sample import qualified
+
+PRINT = Fingerprint({"cpu": "a CPU", "torch": "2.9.0", "device": "a card"}, {})
+FAILED = str(Status.FAIL)
+PASSED = str(Status.PASS)
+OPEN = str(Status.INCONCLUSIVE)
+
+
+def around(centre, count=64, spread=0.01, seed=0):
+    draw = random.Random(seed)
+    return tuple(centre * math.exp(draw.gauss(0, spread)) for _ in range(count))
+
+
+def run(factor=1.0, seed=0, replicates=0, **more):
+    """Cases of a run whose every time is that many times as long."""
+
+    def ms(centre, count=64):
+        return [factor * value for value in around(centre, count, seed=seed)]
+
+    cases = [
+        Case("t.py::test_latency", Status.PASS, records={"latency": {"samples_ms": ms(50)}}),
+        Case(
+            "t.py::test_throughput[b8]",
+            Status.PASS,
+            records={"throughput": {"batch_size": 8, "samples_ms": ms(300, 9)}},
+        ),
+        Case(
+            "t.py::test_cold_start",
+            Status.PASS,
+            records={"cold_start": {"phases": [{"name": "import_torch", "ms": factor * 3000}]}},
+        ),
+        Case(
+            "t.py::test_bounds",
+            Status.PASS,
+            records={
+                "bounds": {
+                    "operators": [
+                        {"name": "aten::addmm", "site": "mlp", "ms": factor * 30.0},
+                        {"name": "aten::gelu", "site": "mlp", "ms": factor * 0.5},
+                    ]
+                }
+            },
+        ),
+    ]
+    if replicates:
+        draw = random.Random(seed)
+        rows = [
+            {"p50_ms": factor * 50 * math.exp(draw.gauss(0, BETWEEN)), "p90_ms": None}
+            for _ in range(replicates)
+        ]
+        record = {"replicates": {"processes": rows}}
+        cases.append(Case("t.py::test_replicates", Status.PASS, records=record))
+    return [dataclasses.replace(case, **more) for case in cases]
+
+
+def earlier(cases, found=PRINT):
+    facts = {"fingerprint": None if found is None else found.as_json()}
+    return Baseline(baseline.Path("before.json"), Qualification(tuple(cases), facts, "", ""))
+
+
+def compared(ours, theirs):
+    return against(earlier(theirs), PRINT, ours)
+
+
+def statuses(found):
+    return {row.key.words: row.status for row in found.rows}
+
+
+# --- what is found ------------------------------------------------------------------------------
+
+
+def test_the_bound_is_beyond_what_processes_differ_by():
+    between = math.sqrt(2) * BETWEEN
+    assert math.log(LARGE) / between > 12
+    assert math.log(LARGE) / (4 * between) > 3
+    assert math.log(NOTICED) / between == pytest.approx(3)
+
+
+def test_a_sound_run_passes():
+    found = compared(run(seed=1), run(seed=2))
+    assert found.verdict()
+    assert found.reason == ""
+    assert "none of 6" in found.sentence
+    status = statuses(found)
+    assert status.pop("cold_start_import_torch_ms") == INFORMATION
+    assert set(status.values()) == {PASSED}
+
+
+def test_a_planted_slowdown_is_a_regression_of_every_judged_figure():
+    found = compared(run(1.5), run())
+    status = statuses(found)
+    assert status.pop("cold_start_import_torch_ms") == INFORMATION
+    assert status.pop("operator aten::gelu mlp") == PASSED  # half a millisecond of thirty
+    assert set(status.values()) == {FAILED}
+    verdict = found.verdict()
+    assert verdict.status is Status.FAIL
+    assert any("latency_p50_ms at batch 1: 50.0% slower" in each for each in verdict.sentences)
+    assert {row.size for row in found.rows if row.status == FAILED} == {"large"}
+    assert {row.size for row in found.rows if row.status != FAILED} == {""}
+
+
+@given(st.floats(1.31, 1000), st.integers(0, 100))
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_beyond_the_bound_fails(factor, seed):
+    assume(factor > LARGE * 1.05)
+    assert compared(run(factor, seed), run(seed=seed)).verdict().status is Status.FAIL
+
+
+@given(st.floats(0.001, 1.0), st.integers(0, 100))
+@settings(max_examples=50, deadline=None)
+def test_an_improvement_is_never_a_failure(factor, seed):
+    assert compared(run(factor, seed), run(seed=seed)).verdict()
+
+
+def test_one_process_that_is_a_little_slower_decides_nothing():
+    found = compared(run(1.15), run())
+    assert found.verdict()
+    assert statuses(found)["latency_p50_ms at batch 1"] == OPEN
+    assert "--level standard" in found.reason
+
+
+def test_replicates_find_what_one_process_cannot():
+    found = compared(run(1.08, seed=1, replicates=5), run(seed=2, replicates=5))
+    status = statuses(found)
+    assert status["replicates_p50_ms at batch 1"] == FAILED
+    assert status["latency_p50_ms at batch 1"] == INFORMATION
+    (row,) = (row for row in found.rows if row.key.name == "replicates_p50_ms")
+    assert 1 < row.low < row.ratio < row.high
+
+
+def test_replicates_of_a_sound_card_pass():
+    found = compared(run(seed=1, replicates=5), run(seed=2, replicates=5))
+    assert statuses(found)["replicates_p50_ms at batch 1"] != FAILED
+    assert found.verdict()
+
+
+def test_a_slow_operator_alone_is_found_and_named():
+    ours = run(seed=1)
+    ours[3].records["bounds"]["operators"][0]["ms"] = 120.0
+    found = compared(ours, run(seed=1))
+    assert [row.key.words for row in found.rows if row.status == FAILED] == [
+        "operator aten::addmm mlp"
+    ]
+
+
+# --- what must not be taken for a slower card ---------------------------------------------------
+
+
+def test_a_host_that_is_busy_now_and_then_decides_nothing():
+    quiet = around(50)
+    busy = tuple(v * (1.0 if n % 4 == 0 else 3.0) for n, v in enumerate(around(50, seed=1)))
+    row = compare(Key("latency_p50_ms", 1), Taken((150.0,), busy), Taken((50.0,), quiet))
+    assert row.status == OPEN
+    assert "busy" in row.sentence
+
+
+def test_another_run_at_the_same_time_decides_nothing():
+    doubt = f"{neighbours.SHARED} (process 5) was on npu:0 at the same time"
+    found = compared(run(3.0, doubts=(doubt,)), run())
+    assert statuses(found)["latency_p50_ms at batch 1"] == OPEN
+    assert statuses(found)["throughput_ms_per_batch at batch 8"] == OPEN
+
+
+def test_an_unstable_sample_shows_no_equality():
+    found = compared(run(doubts=("unstable: robust coefficient of variation 40.0%",)), run())
+    assert statuses(found)["latency_p50_ms at batch 1"] == OPEN
+
+
+@pytest.mark.parametrize("status", [Status.INVALID, Status.HANG, Status.NOT_RUN])
+def test_times_that_are_invalid_are_not_compared(status):
+    assert figures(run(status=status)) == {}
+    found = compared(run(9.0, status=status), run())
+    assert found.rows == ()
+    assert found.verdict()
+    assert "no figure in common" in found.reason
+
+
+@pytest.mark.parametrize(
+    "values", [None, [], [math.nan], ["1"], [0], [-1.0, 2.0], [True], [math.inf]]
+)
+def test_numbers_that_are_none_are_no_figures(values):
+    case = Case("t.py::test_latency", Status.PASS, records={"latency": {"samples_ms": values}})
+    assert figures([case]) == {}
+
+
+def test_a_percentile_that_the_sample_cannot_bear_is_not_compared():
+    few = Case("t.py::test_latency", Status.PASS, records={"latency": {"samples_ms": [5.0] * 11}})
+    assert [key.name for key in figures([few])] == ["latency_p50_ms"]
+
+
+def test_cold_starts_alone_judge_nothing():
+    cold = [case for case in run() if "cold_start" in case.records]
+    slower = [case for case in run(5.0) if "cold_start" in case.records]
+    found = compared(slower, cold)
+    assert found.verdict()
+    assert "can be judged" in found.reason
+
+
+# --- host and stack -----------------------------------------------------------------------------
+
+
+def test_another_stack_is_not_compared_and_told_in_words():
+    other = Fingerprint({**PRINT.fields, "torch": "2.8.0"}, PRINT.variables)
+    found = against(earlier(run(), other), PRINT, run(9.0))
+    assert found.rows == ()
+    assert found.verdict()
+    assert found.differences == ("torch is 2.9.0, it was 2.8.0",)
+    assert "host and stack are not the same" in found.reason
+    assert found.as_json()["equal_fingerprint"] is False
+
+
+def test_a_baseline_without_a_fingerprint_is_not_compared():
+    found = against(earlier(run(), None), PRINT, run())
+    assert found.rows == ()
+    assert "fingerprint" in found.reason
+
+
+def test_another_card_of_the_kind_is_a_doubt():
+    theirs = Fingerprint({**PRINT.fields, "card": "one"}, {})
+    ours = Fingerprint({**PRINT.fields, "card": "two"}, {})
+    found = against(earlier(run(), theirs), ours, run())
+    assert found.rows
+    assert "card is two, it was one" in found.doubts
+
+
+def test_what_the_baseline_has_and_this_run_has_not_is_a_doubt():
+    found = compared(run()[:1], run())
+    assert any("throughput_ms_per_batch at batch 8" in doubt for doubt in found.doubts)
+
+
+@given(st.floats(0.1, 10), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_the_record_is_json_and_its_figures_have_values(factor, replicates):
+    found = compared(run(factor, replicates=replicates), run(replicates=5))
+    json.dumps(found.as_json(), allow_nan=False)
+    assert all(figure.value for figure in found.figures())
+    assert {"with", "source", "equal_fingerprint", "differences", "rows", "sentence", "doubts"} == (
+        set(found.as_json())
+    )
+
+
+# --- at the door --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Writes a whole report with changes, and gives its path."""
+
+    def write(**changes):
+        qualification = qualified()
+        values = as_json(qualification, conclude(qualification))
+        path = tmp_path / "validation_report.json"
+        path.write_text(json.dumps({**values, **changes}), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_whole_report_is_read(report):
+    given = load(report())
+    assert given.run.cases
+    model = given.run.facts["subject"]["model"]
+    refuse(given, Settings(model=model))
+    refuse_device(given, given.run.facts["device"])
+    refuse_subject(given, given.run.facts["subject"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100000, "is not JSON"),
+        (b"[]", "no validation report"),
+        (b"{}", "no validation report"),
+        (b'{"schema_version": 1}', "no validation report"),
+        (b'{"schema_version": "2.0"}', "its schema is 2.0"),
+        (b'{"schema_version": "1.9"}', "damaged"),
+    ],
+)
+def test_a_file_that_is_no_report_is_refused_in_one_sentence(tmp_path, content, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(Refusal) as refused:
+        load(path)
+    sentence = str(refused.value)
+    assert sentence.startswith(f"--baseline {path}: ")
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="cannot be read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["device", "subject", "settings"])
+def test_a_report_that_knows_no_device_is_refused(report, key):
+    with pytest.raises(Refusal, match=f"it knows no {key}"):
+        load(report(**{key: None}))
+
+
+def test_another_network_is_refused(report):
+    with pytest.raises(Refusal, match="this run of resnet50; give --model"):
+        refuse(load(report()), Settings(model="resnet50"))
+
+
+def test_other_batches_are_refused(report):
+    given = load(report())
+    model = given.run.facts["subject"]["model"]
+    given.run.facts["settings"]["batch_sizes"] = [1, 4]
+    refuse(given, Settings(model=model, batch_sizes=(4, 32)))
+    with pytest.raises(Refusal, match="batch sizes 1, 4, none of which"):
+        refuse(given, Settings(model=model, batch_sizes=(32, 64)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "Ascend910B3"}, {"backend": "cuda"}, {"simulated": "other"}]
+)
+def test_another_device_is_refused(report, change):
+    given = load(report())
+    device = given.run.facts["device"]
+    if "simulated" in change:
+        change = {"simulated": not device["simulated"]}
+    with pytest.raises(Refusal, match="it was measured on"):
+        refuse_device(given, {**device, **change})
+
+
+def test_other_weights_and_another_head_are_refused(report):
+    given = load(report())
+    subject = given.run.facts["subject"]
+    other = {**subject, "weights": {**subject["weights"], "sha256": "0" * 64}}
+    with pytest.raises(Refusal, match="weights of SHA-256"):
+        refuse_subject(given, other)
+    with pytest.raises(Refusal, match="number of classes of"):
+        refuse_subject(given, {**subject, "num_classes": 7})
+
+
+# --- as a user would ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_bad_baseline_is_bad_usage_before_anything_runs(suite, tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text("{")
+    outcome = suite.run(*SMALL, "--baseline", str(path))
+    assert outcome.code == 4
+    assert f"--baseline {path}: the file is not JSON" in outcome.out
+
+
+@pytest.mark.slow
+def test_a_baseline_of_another_device_is_bad_usage_before_the_first_case(suite, report):
+    path = report()
+    model = json.loads(path.read_text())["subject"]["model"]
+    arguments = ("--model", model, "--weights", "synthetic", "--device", "cpu")
+    outcome = suite.run(*arguments, "--baseline", str(path), "tests/test_environment.py")
+    assert outcome.code == 4
+    assert "it was measured on" in outcome.out
+    assert "passed" not in outcome.out
+
+
+@pytest.mark.slow
+def test_without_a_baseline_the_case_is_on_demand(suite):
+    outcome = suite.run(*SMALL, "tests/test_environment.py", "tests/test_baseline.py")
+    case = outcome.case("test_baseline")
+    assert case["status"] == "NOT RUN"
+    assert case["required"] is False
+    assert "--baseline FILE" in case["reason"]
