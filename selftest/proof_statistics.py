@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 from scipy.signal import lfilter
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 
 from fixtures.core.records import Figure, Limit, Verdict
 from fixtures.core.statistics import Interval, decide, intervals, ratio_intervals
+from selftest.proof_tables import bounds, table
 
 SEED = 5
 COMPARISONS = 50_000
@@ -99,7 +100,7 @@ def rising(draw: Any, shape: tuple[int, int], spread: float) -> Effects:
 
 @dataclass(frozen=True)
 class Rate:
-    """A count of comparisons with its exact 95 % interval (Clopper and Pearson, 1934)."""
+    """A count of comparisons with its exact 95 % interval."""
 
     count: int
     total: int
@@ -107,8 +108,7 @@ class Rate:
     @property
     def bounds(self) -> tuple[float, float]:
         """Both ends."""
-        interval = binomtest(self.count, self.total).proportion_ci(0.95, method="exact")
-        return float(interval.low), float(interval.high)
+        return bounds(self.count, self.total)
 
     def __str__(self) -> str:
         low, high = self.bounds
@@ -260,8 +260,6 @@ def ratios(draw: Any, comparisons: int) -> Iterator[Row]:
 
 def error_rates(comparisons: int = COMPARISONS) -> tuple[str, Verdict]:
     """Both tables, and the verdict on every row."""
-    from selftest.proof_tables import table
-
     draw = np.random.default_rng(SEED)
     told = {"limits": list(limits(draw, comparisons)), "ratios": list(ratios(draw, comparisons))}
     verdict = Verdict()
@@ -285,8 +283,9 @@ def error_rates(comparisons: int = COMPARISONS) -> tuple[str, Verdict]:
         f"as long; a drift is one of {DRIFT:.0%} from end to end. p90 of 100 and p99 of 700 are "
         "judged only where the samples are worth that many, so they are of uncorrelated ones.\n\n"
         "\\* Not promised. With so few processes that differ so much no unbiased test finds "
-        "notably more without more false alarms, and p99 of 700 samples with 2 % of spikes is now a spike and "
-        "now none. The judgement then is INCONCLUSIVE and says how many processes would decide.\n\n"
+        "notably more without more false alarms, and p99 of 700 samples with 2 % of spikes is now "
+        "a spike and now none. The judgement then is INCONCLUSIVE and says how many processes "
+        "would decide.\n\n"
         f"## Limits\n\n{tables['limits']}\n\n## Ratios\n\n{tables['ratios']}"
     )
     return text, verdict
