@@ -102,7 +102,7 @@ def panel(regime: str, missed: int = 0) -> Panel:
 
 def host() -> HostAgreement:
     """A host whose CPU is right."""
-    return HostAgreement(2.33e-7, 1.1e-15)
+    return HostAgreement("convnext_base.clip_laion2b", 2.33e-7, 1.1e-15)
 
 
 def synthetic(regime: str) -> DeviceAgreement:

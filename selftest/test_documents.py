@@ -19,11 +19,12 @@ import yaml
 from fixtures.core import stack
 from fixtures.core.backends.simulated_cann.faults import KINDS
 from fixtures.core.backends.simulated_cann.loader import SUPPORTED
-from fixtures.core.latency import CONFIDENCE, PERCENTILES, smallest_sample
+from fixtures.core.latency import PERCENTILES
 from fixtures.core.limits import all_limits
 from fixtures.core.networks import DEFAULT_NETWORK, NETWORKS
 from fixtures.core.publish import PUBLISHED
 from fixtures.core.records import Status
+from fixtures.core.statistics import CONFIDENCE, smallest_sample
 from fixtures.core.verdict import conclude, exit_code
 from fixtures.options import OPTIONS
 from fixtures.recording import ORDER

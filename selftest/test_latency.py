@@ -1,37 +1,21 @@
 """Timing: percentiles need samples, doubts are named, unproved synchronisation is INVALID."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fixtures.core.latency import (
     PLANS,
     Latency,
     Synchronisation,
     Throughput,
-    doubts,
-    percentile,
-    smallest_sample,
 )
 from fixtures.core.records import Figure, Status
+from fixtures.core.statistics import doubts, smallest_sample
 
 WAITED = Synchronisation((0.001,), (0.010,), True, False, True)
 
 
 def latency(seconds, required=11, synchronisation=WAITED):
     return Latency(1, tuple(seconds), 0.5, (0.02,), synchronisation, required)
-
-
-def test_samples_needed_are_those_of_mlperf():
-    assert [smallest_sample(p) for p in (50, 90, 95, 99)] == [11, 64, 130, 662]
-
-
-@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=200), st.floats(1, 100))
-def test_a_percentile_is_a_sample_that_covers_its_share(seconds, percent):
-    value = percentile(seconds, percent)
-    assert value in seconds
-    assert sum(s <= value for s in seconds) >= percent / 100 * len(seconds) - 1e-9
-    assert sum(s < value for s in seconds) < percent / 100 * len(seconds) + 1e-9
 
 
 def test_figures_are_those_of_the_samples():

@@ -219,7 +219,16 @@ def child(monkeypatch):
 
     def trace_it(model, num_classes):
         calls.append((model, num_classes))
-        return trace.to_text(dataclasses.replace(table_of(TINY), model=model))
+        torch_version, timm_version = trace.versions()
+        return trace.to_text(
+            dataclasses.replace(
+                table_of(TINY),
+                model=model,
+                num_classes=num_classes or 1000,
+                torch=torch_version,
+                timm=timm_version,
+            )
+        )
 
     monkeypatch.setattr(trace, "_child", trace_it)
     return calls
@@ -277,7 +286,42 @@ def test_another_version_has_a_cache_of_its_own(cache, child, monkeypatch):
     trace.obtain("other_net")
 
     assert len(child) == 2
-    assert "torch 99.0 and timm 1.0 may dispatch others" in trace.find(TINY).notices[0]
+
+
+def test_a_shipped_table_of_other_versions_serves_until_there_is_one_of_these(
+    cache, child, monkeypatch
+):
+    monkeypatch.setattr(trace, "versions", lambda: ("99.0", "1.0"))
+    found = trace.find(TINY)
+    assert not found.current
+    assert "torch 99.0 and timm 1.0 may dispatch others" in found.notices[0]
+
+    own = trace.obtain(TINY)
+    assert own.current
+    assert own.notices == ()
+    assert trace.find(TINY) == own
+
+    def fails(*model):
+        raise trace.TraceError("out of memory")
+
+    monkeypatch.setattr(trace, "versions", lambda: ("99.1", "1.0"))
+    monkeypatch.setattr(trace, "_child", fails)
+    again = trace.obtain(TINY)
+    assert again.table == table_of(TINY)
+    assert "may dispatch others" in again.notices[0]
+    assert again.notices[1] == "out of memory"
+
+
+def test_the_table_of_another_network_is_not_taken(cache, child):
+    trace.obtain("other_net", 10)
+    (path,) = cache.iterdir()
+    path.rename(trace.cached("third_net", 10))
+
+    found = trace.obtain("third_net", 10)
+
+    assert child == [("other_net", 10), ("third_net", 10)]
+    assert "is not used: it is of other_net with 10 outputs" in found.notices[0]
+    assert found.table.model == "third_net"
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(cache, child):
@@ -891,6 +935,23 @@ def test_the_summary_adds_up_shares_and_names_what_is_not_covered():
     assert "gelu-inference-1x5x5x256 (0 of the FLOPs of inference) came to no result" in told
     assert partly.parts[0].shares["fallback"] == pytest.approx(share)
     assert partly.parts[0].counts["not measured"] == 1
+
+
+def test_a_table_that_is_not_the_networks_is_a_gap():
+    import timm
+
+    table = table_of(TINY)
+    network = timm.create_model(TINY, num_classes=table.num_classes).eval()
+    assert trace.unknown(table, network) == ()
+    other = timm.create_model(TINY, num_classes=12).eval()
+    strange = trace.unknown(table, other)
+    assert [each.op for each in strange] == ["aten.t.default", "aten.addmm.default"]
+
+    whole = signatures.summary(table, [], {}, unknown=strange)
+    assert whole.gap == (
+        "the table of signatures is not this network's: it dispatches aten.t.default, "
+        "aten.addmm.default as the table does not have it"
+    )
 
 
 def test_a_part_of_the_run_is_not_the_network():

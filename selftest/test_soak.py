@@ -16,29 +16,13 @@ from fixtures.core.determinism import Repeats
 from fixtures.core.npu_smi import TEMPERATURE
 from fixtures.core.records import Status
 from fixtures.core.regimes import REGIMES
-from fixtures.core.soak import Instruments, Soak, theil_sen
+from fixtures.core.soak import Instruments, Soak
 from selftest.simulated import CARDS, needs_cards, variables
 
 torch.set_num_threads(1)
 
 MIB = 1 << 20
 DOUBLE, SINGLE = "HBM Double Bit Error Count", "HBM Single Bit Error Count"
-
-
-# --- the slope ----------------------------------------------------------------------------------
-
-
-def test_the_slope_of_a_line_is_its_slope():
-    assert theil_sen([(x, 3 * x + 7) for x in range(20)]) == 3
-    assert theil_sen([(1, 5)]) is None
-    assert theil_sen([(1, 5), (1, 9)]) is None
-
-
-def test_outliers_do_not_move_the_slope():
-    points = [(x, 5 * x) for x in range(50)]
-    for at in random.Random(0).sample(range(50), 12):
-        points[at] = (at, 10**9)
-    assert theil_sen(points) == pytest.approx(5, abs=1)
 
 
 # --- the record ---------------------------------------------------------------------------------

@@ -14,10 +14,19 @@ from fixtures.core.batches import Batches
 from fixtures.core.chain import STAGE_ROWS, Chain, stage_names, stage_outputs
 from fixtures.core.gate import DISTINCT, Gate, coarsest
 from fixtures.core.networks import NETWORKS, network
-from fixtures.core.records import MathMode, Status, Subject
+from fixtures.core.records import Figure, MathMode, Status, Subject
 from fixtures.core.regimes import DEFAULT_REGIMES, REGIMES
-from fixtures.core.store import Store
-from fixtures.core.strict import ABSOLUTE, STRICT, TAU, centred_retrieval, judge
+from fixtures.core.store import Store, cache_folder
+from fixtures.core.strict import (
+    ABSOLUTE,
+    REST,
+    STRICT,
+    TAU,
+    allowed_errors,
+    centred_retrieval,
+    judge,
+    relative_errors,
+)
 
 NAME = "test_convnext.r160_in1k"
 IEEE = MathMode()
@@ -293,8 +302,8 @@ def subject_of(model, source="synthetic"):
     return Subject(NAME, model.num_classes, (3, 160, 160), 0, identity)
 
 
-def test_this_host_agrees_with_the_golden_outputs(model, tmp_path):
-    found = golden.check_host(model, subject_of(model), Store(tmp_path))
+def test_this_host_agrees_with_the_golden_outputs(model):
+    found = golden.check_host(NAME, model)
     assert found.verdict()
     assert all(
         limit.judge(figure) for limit, figure in zip(golden.LIMITS, found.figures(), strict=True)
@@ -336,11 +345,12 @@ def test_a_golden_file_with_another_digest_fails(own_golden, model, tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    found = golden.check_host(model, subject_of(model), Store(tmp_path / "store"))
+    found = golden.check_host(NAME, model)
     assert not found.verdict()
     assert f"the golden file {path} has SHA-256" in found.wrong
     assert "check it out again" in found.wrong
-    device = golden.check_device(torch.zeros(2, 1000), subject_of(model), REGIMES["ieee"], IEEE)
+    reference = golden.Reference(model, subject_of(model), Store(tmp_path / "store"))
+    device = golden.check_device(torch.zeros(2, 1000), reference, REGIMES["ieee"], IEEE)
     assert not ABSOLUTE.judge(device.figures()[0])
 
 
@@ -350,35 +360,152 @@ def test_without_the_list_of_digests_nothing_is_believed(own_golden):
         golden.load(NAME)
 
 
-def test_weights_that_came_out_otherwise_fail(model, tmp_path):
+def test_weights_that_came_out_otherwise_fail(model):
     import copy
 
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.head.fc.bias[0] += 1e-6
-    found = golden.check_host(other, subject_of(model), Store(tmp_path))
+    found = golden.check_host(NAME, other)
     assert not found.verdict()
     assert "synthetic weights made on this host" in found.wrong
 
 
-def test_a_host_that_computes_otherwise_fails(model, tmp_path, monkeypatch):
+def test_a_host_that_computes_otherwise_fails(model, monkeypatch):
     monkeypatch.setattr(
         type(model), "forward", lambda self, x: 1.001 * self.forward_head(self.forward_features(x))
     )
-    found = golden.check_host(model, subject_of(model), Store(tmp_path))
+    found = golden.check_host(NAME, model)
     assert not golden.LIMITS[0].judge(found.figures()[0])
     assert not golden.LIMITS[1].judge(found.figures()[1])
 
 
-def test_a_device_is_held_to_the_form_that_it_declares(model):
+def test_a_host_whose_stage_is_no_number_fails(model, monkeypatch):
+    """max() of Python would pass it by."""
+    real = golden.samples
+    monkeypatch.setattr(
+        golden,
+        "samples",
+        lambda stages: {
+            key: value * (math.nan if "stages.1" in key else 1)
+            for key, value in real(stages).items()
+        },
+    )
+    found = golden.check_host(NAME, model)
+    assert golden.LIMITS[0].judge(found.figures()[0])
+    assert not golden.LIMITS[1].judge(found.figures()[1])
+
+
+def test_the_host_is_checked_by_what_it_computes_now(model, tmp_path, monkeypatch):
+    """What an earlier run left in the cache is no evidence."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Chain(model, weights.state_digest(model), Store(cache_folder() / "reference")).golden(
+        golden.images(model), "erf"
+    )
+    monkeypatch.setattr(Chain, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(pytest.fail.Exception, match="computed"):
+        golden.check_host(NAME, model)
+
+
+def test_a_device_is_held_to_the_form_that_it_declares(model, tmp_path):
     row = network("convnext_atto.d2_in1k")
     subject = dataclasses.replace(subject_of(model), model=row.name)
+    reference = golden.Reference(model, subject, Store(tmp_path))
     erf = golden.load(row.name)[0]["outputs/erf"]
     regime = REGIMES["ieee"]
     for mode, passes in ((IEEE, True), (MathMode(gelu="tanh"), False)):
-        found = golden.check_device(erf.float(), subject, regime, mode)
+        found = golden.check_device(erf.float(), reference, regime, mode)
         assert bool(ABSOLUTE.judge(found.figures()[0])) is passes
-    assert golden.check_device(erf[:1], subject, regime, IEEE).error is None
+    assert golden.check_device(erf[:1], reference, regime, IEEE).error is None
+
+
+UNLISTED = "test_resnet.r160_in1k"
+HF32_EVERYWHERE = MathMode(conv="hf32", matmul="hf32")
+
+
+@pytest.fixture(scope="module")
+def unlisted():
+    row = network(UNLISTED)
+    made = weights.build(row, weights.resolve("synthetic", row, None, 0), None)[0]
+    identity = weights.WeightsIdentity("synthetic", "0", seed=0)
+    return made, Subject(UNLISTED, made.num_classes, (3, 160, 160), 0, identity)
+
+
+def test_a_network_without_golden_outputs_is_judged_by_what_this_host_computes(unlisted, tmp_path):
+    made, subject = unlisted
+    assert golden.host_network(made, subject)[0] == golden.STAND_IN
+    reference = golden.Reference(made, subject, Store(tmp_path))
+    with torch.inference_mode():
+        right = made(golden.images(made))
+    found = golden.check_device(right, reference, REGIMES["ieee"], IEEE)
+    assert found.as_json()["reference"] == golden.HERE
+    assert found.tau == TAU["ieee"]
+    assert ABSOLUTE.judge(found.figures()[0])
+    wrong = golden.check_device(right * (1 + 1e-4), reference, REGIMES["ieee"], IEEE)
+    assert not ABSOLUTE.judge(wrong.figures()[0])
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_coarse_arithmetic_of_such_a_network_is_held_to_its_own_emulation(
+    unlisted, tmp_path, truncate
+):
+    """Convolutions after ReLUs, truncated: more than any of the networks that TAU is of."""
+    made, subject = unlisted
+    reference = golden.Reference(made, subject, Store(tmp_path))
+    chain = Chain(made, weights.state_digest(made), Store(tmp_path))
+    regime, images = REGIMES["default"], golden.images(made)
+    device = chain.emulated(images, regime, HF32_EVERYWHERE, truncate).whole
+    found = golden.check_device(device, reference, regime, HF32_EVERYWHERE)
+    assert ABSOLUTE.judge(found.figures()[0])
+    off = golden.check_device(device * (1 + 3 * found.tau), reference, regime, HF32_EVERYWHERE)
+    assert not ABSOLUTE.judge(off.figures()[0])
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_emulation_that_overflows_hides_nothing(value):
+    """An infinite error of the emulation would allow any error."""
+    same = off(1e-3, seed=9)
+    same[3, 5] = value
+    got = off(1e-3)
+    got[3] *= 1.2
+    strict = judge(got, GOLDEN, [same], REGIMES["fp16"], "conv float16", "float16", IDS, 8)
+    assert strict.verdict().status is Status.INVALID
+    assert strict.invalid == "conv float16, emulated on the CPU, is not finite for row-3"
+    assert strict.caught
+    allowed = allowed_errors([same], GOLDEN, REGIMES["fp16"])
+    assert not bool((relative_errors(GOLDEN, GOLDEN) <= allowed)[3])
+
+
+@pytest.mark.parametrize("regime", ["default", "ieee"])
+def test_rows_beyond_the_reference_are_judged_too(model, tmp_path, regime):
+    """The document's gate lets half a per cent pass, and rows 9 to 16 have no float64."""
+    gate = make_gate(model, tmp_path)
+    images = torch.cat([gate.inputs.images, gate.inputs.images.flip(-1)])
+    with torch.inference_mode():
+        cpu = model(images)
+    for off_by, stopped in ((0.0, False), (3e-7, False), (5e-3, True), (math.nan, True)):
+        got = cpu.clone()
+        got[12] *= 1 + off_by
+        strict = gate.judge(got, REGIMES[regime], IEEE, 16, rest=cpu[8:])
+        assert not strict.caught
+        assert bool(REST.judge(Figure(REST.name, strict.value(REST.name)))) is not stopped
+    short = gate.judge(cpu[:12], REGIMES[regime], IEEE, 16, rest=cpu[8:])
+    assert not REST.judge(Figure(REST.name, short.value(REST.name)))
+
+
+def test_networks_of_equal_weights_have_references_of_their_own(tmp_path):
+    """timm has networks that differ in an activation alone: with synthetic weights even their
+    digests are equal."""
+    import timm
+
+    found = []
+    for changes in ({}, {"act_layer": "relu"}):
+        made = timm.create_model("test_vit", **changes).eval()
+        weights.draw(made, 0)
+        chain = Chain(made, weights.state_digest(made), Store(tmp_path))
+        found.append((chain.digest, chain.golden(golden.images(made), "erf").whole))
+    assert found[0][0] == found[1][0]
+    assert bool((found[0][1] != found[1][1]).any())
 
 
 def test_the_own_network_serves_where_it_is_synthetic(model):

@@ -109,6 +109,43 @@ def test_a_required_case_without_judgement_is_incomplete(gap):
     assert status(run((*CASES, dataclasses.replace(skipped, required=False)))) == "QUALIFIED"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REQUIRED_CASES,
+        "test_precision.py::test_strict[ieee-b8]",
+        "test_throughput.py::test_throughput[b16]",
+    ],
+)
+@pytest.mark.parametrize("end", [Status.UNSUPPORTED, Status.NOT_RUN])
+def test_a_case_that_must_be_there_must_pass(name, end):
+    """Neither a word of the backend nor a case that only informs stands for it."""
+    cases = tuple(
+        dataclasses.replace(case, status=end, required=False, reason="left out")
+        if case.id.endswith(name)
+        else case
+        for case in CASES
+    )
+    verdict = conclude(run(cases))
+    assert verdict.status == "INCOMPLETE"
+    (reason,) = verdict.reasons
+    assert name in reason
+    assert "left out" in reason
+
+
+def test_a_batch_that_one_asked_for_may_be_too_large():
+    more = [Case(f"tests/{case.format(256)}", Status.UNSUPPORTED) for case in REQUIRED_BY_SIZE]
+    asked = {"batch_sizes": [1, 4, 8, 16, 256]}
+    assert status(run((*CASES, *more), settings=asked)) == "QUALIFIED"
+    assert status(run(CASES, settings=asked)) == "INCOMPLETE"
+
+
+def test_a_network_without_a_row_can_qualify():
+    """Its own operators were traced and covered: REQUIRED_CASES."""
+    assert "test_signatures.py::test_network_is_covered" in REQUIRED_CASES
+    assert status(run(subject={**FACTS["subject"], "listed": False})) == "QUALIFIED"
+
+
 def test_what_a_backend_declares_it_has_not_is_no_gap():
     assert status(run((*CASES, Case("a::b", Status.UNSUPPORTED, reason="cpu")))) == "QUALIFIED"
 
@@ -133,7 +170,6 @@ def test_an_item_that_is_missing_altogether_is_incomplete(marker):
         ({"subject": None}, "no network"),
         (with_weights(head_reinitialised=True), "re-initialised"),
         (with_weights(verified=False), "could not be verified"),
-        ({"subject": {**FACTS["subject"], "listed": False}}, "no row"),
         (
             {"limits": {"x": {"name": "x", "bound": 2.0, "default": 1.0, "loosened": True}}},
             "loosened to 2",
@@ -222,7 +258,7 @@ def test_pytests_own_worse_codes_stay(code):
     "name",
     [
         "test_agreement[b8]",
-        "test_throughput[b16]",
+        "test_throughput.py::test_throughput[b16]",
         "test_latency",
         *(f"test_afterwards[{row.id}]" for row in AFTERWARDS),
     ],

@@ -1,4 +1,5 @@
-"""Each operator family at the network's own shapes, against a float64 reference."""
+"""Each operator family of the adaptation document against a float64 reference, at the network's
+own shapes, or the default network's where they are not known: see test_signatures.py."""
 
 from __future__ import annotations
 
