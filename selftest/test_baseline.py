@@ -188,13 +188,13 @@ def test_a_host_that_is_busy_now_and_then_decides_nothing():
     assert "busy" in row.sentence
 
 
-@pytest.mark.parametrize(("others", "status"), [(0.0, FAILED), (0.3, FAILED), (0.6, OPEN)])
-def test_what_others_take_of_the_cores_raises_the_bound(others, status):
+@pytest.mark.parametrize(("waited", "status"), [(0.0, FAILED), (0.3, FAILED), (0.6, OPEN)])
+def test_waiting_for_a_core_raises_the_bound(waited, status):
     ours = run(2.5)
-    ours[0].records["power"] = {"blocks": [{"others_share": None}, {"others_share": others}]}
+    ours[0].records["power"] = {"blocks": [{"waited_share": None}, {"waited_share": waited}]}
     row = next(row for row in compared(ours, run()).rows if row.key.name == "latency_p50_ms")
     assert row.status == status
-    assert bool(others) is ("of the cores" in row.sentence)
+    assert bool(waited) is ("waiting for a core" in row.sentence)
 
 
 def test_another_run_at_the_same_time_decides_nothing():

@@ -21,14 +21,13 @@ from fixtures.core.power import (
     REDUCED,
     Block,
     Blocks,
-    Cores,
     Power,
     Reading,
     Sample,
     Sampler,
     Source,
-    cores,
     parse,
+    waited,
 )
 
 DATA = Path(__file__).parent / "data/npu_smi"
@@ -264,38 +263,38 @@ def test_a_block_that_fails_is_noted_all_the_same():
 
 # --- the host
 
-STAT = "cpu  9 9 9 9 9 9 9 9 0 0\n" + "".join(
-    f"cpu{n} 100 0 50 1000 7 0 0 50 0 0\n" for n in range(4096)
-)
+
+def host_of(folder, threads, stat="cpu  1 1 1 1 1 1 1 500 0 0\ncpu0 1 1 1 1 1 1 1 300 0 0\n"):
+    """A /proc with these threads' schedstat, and one core of which time was stolen."""
+    for number, text in enumerate(threads):
+        task = folder / f"proc/self/task/{number}"
+        task.mkdir(parents=True)
+        (task / "schedstat").write_text(text)
+    (folder / "proc").mkdir(exist_ok=True)
+    (folder / "proc/stat").write_text(stat)
+    return folder
 
 
-def test_the_cores_of_this_process_are_counted(tmp_path):
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/stat").write_text(STAT)
-    found = cores(tmp_path)
-    assert found.count == len(os.sched_getaffinity(0))
-    assert found.busy_s == 200 * found.count / os.sysconf("SC_CLK_TCK")  # idle and iowait are none
+def test_waiting_is_that_of_all_threads_and_what_was_stolen(tmp_path):
+    root = host_of(tmp_path, ["9 2000000000 5", "9 500000000 5"])
+    assert waited(root) == 2.5 + 300 / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("text", [None, "", "cpu0 1 2\n", "cpu0 a b c d e f g h\n"])
-def test_a_host_that_does_not_tell_is_no_busy_one(tmp_path, text):
-    (tmp_path / "proc").mkdir()
-    if text is not None:
-        (tmp_path / "proc/stat").write_text(text)
-    assert cores(tmp_path) is None
+@pytest.mark.parametrize("threads", [[], ["5"], ["a b c"]])
+def test_a_host_that_does_not_tell_is_no_busy_one(tmp_path, threads):
+    assert waited(host_of(tmp_path, threads)) is None
 
 
-def test_own_work_is_not_that_of_others():
-    before = Cores(0.0, 100.0, 10.0, 2)
-    assert before.others(Cores(10.0, 120.0, 30.0, 2)) == 0.0
-    assert before.others(Cores(10.0, 120.0, 20.0, 2)) == 0.5
-    assert before.others(Cores(10.0, 300.0, 10.0, 2)) == 1.0
-    assert before.others(Cores(10.0, 100.0, 15.0, 2)) == 0.0
+def test_a_process_that_sleeps_waits_for_no_core():
+    blocks = Blocks()
+    with blocks.timed("b", 1):
+        time.sleep(0.3)
+    assert blocks.done[0].waited is None or blocks.done[0].waited < 1
 
 
 def test_a_busy_host_is_a_doubt():
     told = power([], [Block("b", 0.0, 5.0, 1, 0.5), Block("c", 5.0, 9.0, 1, 0.1)], None, "no tool")
-    assert told.doubts == ("busy host: other work took 50% of the cores during b",)
+    assert told.doubts == ("busy host: 50% of b was spent waiting for a core",)
 
 
 # --- the process that asks
