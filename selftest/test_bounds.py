@@ -142,7 +142,7 @@ def test_the_documents_own_figures_are_host_bound():
         assert found.bound_by == "host"
         assert found.host_share == 1.0
         assert found.sentence.startswith("host-bound at batch 1: 100% of its 55.67 ms")
-        assert "neither a launch time nor a profiler tells apart" in found.sentence
+        assert "no profiler tells them apart" in found.sentence
     section = bounds(times, latency=1e-3 * reference["latency"]["mean_ms"]).as_json()
     assert section["bound_by"] == "host"
     assert section["line"]["beta_ms"] < 0.1
@@ -170,6 +170,21 @@ def test_a_host_that_hides_a_larger_batch_is_found_at_batch_one():
     assert any("no line down to batch 1" in doubt for doubt in found.doubts)
 
 
+def test_launching_alone_can_show_the_host():
+    rows = tuple(dataclasses.replace(row, calls=10) for row in network())
+    times = OperatorTimes(rows, launch_s=130e-6)
+    assert times.launches == 280
+    found = bounds({1: 0.0557, 16: 0.0515}, operators=times)
+    assert found.launching_s == pytest.approx(0.0364)
+    assert "launching its 280 operators takes at least 36.4 ms" in found.sentence
+    assert "tells them apart" not in found.sentence
+    unclear = {1: 0.050, 16: 0.050 * (0.5 + 0.5 * 16)}
+    assert bounds(unclear).bound_by == "undecided"
+    assert bounds(unclear, operators=times).bound_by == "host"
+    busy = {1: 0.050, 16: 16 * 0.050}  # each picture takes all the time that the first did
+    assert bounds(busy, operators=times).bound_by == "device"
+
+
 def test_times_that_are_no_line_decide_nothing():
     noisy = bounds({1: 0.05, 4: 0.2, 8: 0.1, 16: 0.5}, latency=0.05)
     assert noisy.bound_by == "undecided"
@@ -188,7 +203,7 @@ def test_the_least_of_the_bounds_counts(evidence, bound_by, by):
     found = bounds({1: 0.05, 16: 0.08}, latency=0.05, **evidence)
     assert found.bound_by == bound_by
     assert min(found.shares(), key=lambda share: share.most).by == by or bound_by == "host"
-    assert "tells apart" not in found.sentence
+    assert "tells them apart" not in found.sentence
 
 
 def test_what_was_not_measured_says_so():
@@ -526,11 +541,11 @@ def quick(suite):
 
 @pytest.mark.slow
 def test_a_run_on_the_host(suite):
-    outcome = quick(suite).run(*SMALL, "--batch-sizes", "1,4,8", *FILES)
+    outcome = quick(suite).run(*SMALL, "--batch-sizes", "1,4", *FILES)
     case = outcome.case("test_bounds.py::test_bounds")
     assert case["status"] == "PASS", outcome.out
     record = case["records"]["bounds"]
-    assert [point["batch_size"] for point in record["points"]] == [1, 4, 8]
+    assert [point["batch_size"] for point in record["points"]] == [1, 4]
     assert record["flop_per_picture"] == 62_457_600
     assert record["bound_by"] in ("host", "device", "undecided")
     assert record["latency_check"]["measured_ms"] > 0
@@ -544,21 +559,22 @@ def test_alone_it_says_what_is_missing(suite):
     outcome = quick(suite).run(*SMALL, "tests/test_bounds.py")
     case = outcome.case("test_bounds.py::test_bounds")
     assert case["status"] == "NOT RUN", outcome.out
-    assert "no time at batch 1 was taken in this process" in case["reason"]
+    assert "no time at batch 1 was taken in this process that can be true" in case["reason"]
     assert case["required"] is False
 
 
 @pytest.mark.slow
 @needs_cards
 def test_a_host_that_is_slow_to_launch_is_the_limit(suite):
-    faults = json.dumps([{"kind": "launch_overhead", "seconds": 0.005}])
-    arguments = ("--simulate", "1", "--batch-sizes", "1,4,8", "--faults", faults, *FILES)
+    faults = json.dumps([{"kind": "launch_overhead", "seconds": 0.002}])
+    arguments = ("--simulate", "1", "--batch-sizes", "1,4", "--faults", faults, *FILES)
     outcome = quick(suite).run(
         *CARDS, *arguments, PYTHONPATH=str(folder()), COVERAGE_PROCESS_CONFIG=None
     )
     record = outcome.case("test_bounds.py::test_bounds")["records"]["bounds"]
     assert record["bound_by"] == "host", outcome.out
     assert record["host_share"] > 0.6
+    assert record["launching_ms"] > 2 * 70  # operators that compute, each launched
     assert record["operators_reason"].startswith(
         "profiler missing: simulated cards have no profiler"
     )
