@@ -146,6 +146,26 @@ def test_a_cold_start_that_broke_off_says_why_of_each_phase():
     assert found.doubts == ()
 
 
+# --- what it is given -----------------------------------------------------------------------------
+
+
+def test_weights_are_written_only_where_no_file_holds_just_them(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    written = fresh.state_file(net, None, tmp_path)
+    assert written.parent == tmp_path
+    assert net.load_state_dict(load_file(written), strict=True)
+    assert fresh.state_file(net, "weights.pt", tmp_path) == written
+    other = tmp_path / "other.safetensors"
+    save_file({"0.weight": net[0].weight.detach()}, other)
+    assert fresh.state_file(net, str(other), tmp_path) == written, "a part of them is none"
+    plain = nn.Linear(2, 3)
+    save_file(plain.state_dict(), other)
+    assert fresh.state_file(plain, str(other), tmp_path) == other
+
+
 # --- how it may end -----------------------------------------------------------------------------
 
 
