@@ -53,7 +53,7 @@ def test_level_is_higher_for_what_is_to_be_signed():
     assert parse_level(None, qualify=False) == "quick"
     assert parse_level(None, qualify=True) == "standard"
     assert parse_level("full", qualify=True) == "full"
-    with pytest.raises(Refusal, match="--level often: .* give one of quick, standard, full"):
+    with pytest.raises(Refusal, match=r"--level often: .* give one of quick, standard, full"):
         parse_level("often", qualify=False)
 
 
