@@ -501,6 +501,27 @@ def test_outputs_that_change_once_they_are_timed_do_not_count(torch):
     assert "apart" in found.refusal
 
 
+@pytest.mark.parametrize("patience", [0.0, float("inf")])
+def test_what_takes_long_to_compile_is_not_compiled_twice(torch, fused, patience):
+    call = fused(network(torch))
+
+    def compiler(gm, inputs):
+        def compiled(*given):
+            (pictures,) = (each for each in given if each.shape[1:] == (3, 12, 12))
+            return (call(pictures),)
+
+        return compiled
+
+    backend = CpuBackend()
+    backend.compile_backend = compiler
+    chosen = task(torch, compiling_s=patience)
+    found = measured(MODES["compile"], network(torch), backend.open(0), chosen)
+    assert found.counts, found.refusal
+    assert found.samples_per_second
+    assert bool(found.latency_s) is (patience > 0)
+    assert bool(found.latency_s) is ("latency_ms" not in found.missing)
+
+
 def test_a_mode_that_is_far_too_slow_says_so(torch):
     chosen = task(torch, budget=Budget(1e-6))
     with pytest.raises(TooSlow, match="longer than"):

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from fixtures.core.records import Case, Qualification, Status
-from fixtures.core.report import as_json, html, markdown, performance, plots
+from fixtures.core.report import as_json, html, markdown, performance, plots, view
 from selftest import sample
 from selftest import sample_performance as made
 
@@ -286,3 +286,13 @@ def test_no_terminal_word_without_a_sentence():
     run = of({"bounds": {**made.bounds(), "sentence": ""}})
 
     assert performance.last_words(run.cases) == []
+
+
+def test_an_item_on_demand_is_not_missing():
+    """The document's table has it where it ran, and no gap where nobody asked for it."""
+    whole, none = (
+        {item.key for item in view.items(report_of(run()))}
+        for run in (sample.qualified, sample.crashed)
+    )
+
+    assert whole - none == set(view.ASKED_FOR)

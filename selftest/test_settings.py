@@ -1,9 +1,21 @@
 """Options: bad values are refused in one sentence that names option, value and cure."""
 
+import sys
+
 import pytest
 
 from fixtures.core.limits import all_limits, digest, with_overrides
-from fixtures.core.settings import Refusal, parse_batch_sizes, parse_device, parse_limits
+from fixtures.core.modes import MODES
+from fixtures.core.settings import (
+    DEFAULT_BATCH_SIZES,
+    Refusal,
+    parse_batch_sizes,
+    parse_command,
+    parse_device,
+    parse_level,
+    parse_limits,
+    parse_modes,
+)
 
 KNOWN = list(all_limits((1, 16)))
 
@@ -27,8 +39,38 @@ def test_a_bad_device_is_refused(text):
         parse_device(text)
 
 
-def test_batch_sizes_are_sorted_and_each_once():
-    assert parse_batch_sizes("8,1,8") == (1, 8)
+def test_batch_sizes_are_ascending_and_each_once():
+    assert parse_batch_sizes("1,8") == (1, 8)
+    with pytest.raises(Refusal, match="ascending, each once, such as 1,8"):
+        parse_batch_sizes("8,1,8")
+
+
+def test_auto_batch_sizes_begin_with_the_document_s():
+    assert parse_batch_sizes("auto") == DEFAULT_BATCH_SIZES
+
+
+def test_level_is_higher_for_what_is_to_be_signed():
+    assert parse_level(None, qualify=False) == "quick"
+    assert parse_level(None, qualify=True) == "standard"
+    assert parse_level("full", qualify=True) == "full"
+    with pytest.raises(Refusal, match=r"--level often: .* give one of quick, standard, full"):
+        parse_level("often", qualify=False)
+
+
+def test_modes_bring_what_they_are_compared_with():
+    assert parse_modes("auto") is None
+    assert parse_modes("bf16") == ("eager", "bf16")
+    assert parse_modes("all") == tuple(MODES)
+    with pytest.raises(Refusal, match="no mode is called 'fast'"):
+        parse_modes("fast")
+
+
+def test_the_other_environment_is_a_command_that_exists():
+    assert parse_command("--ab", None) == ()
+    assert parse_command("--ab", f"{sys.executable} -X dev") == (sys.executable, "-X", "dev")
+    for text, words in (("/no/such/python", "no such program"), ("'a", "quoting"), ("", "program")):
+        with pytest.raises(Refusal, match=words):
+            parse_command("--ab", text)
 
 
 @pytest.mark.parametrize("text", ["0", "", "1,,2", "a", "-4", "1.5", "1,65537"])
