@@ -144,6 +144,13 @@ def precision(what: str) -> tuple[str, Verdict]:
     return measured
 
 
+def error_rates() -> tuple[str, Verdict]:
+    """How often simulated limits and ratios are judged wrongly."""
+    from selftest import proof_statistics
+
+    return proof_statistics.error_rates()
+
+
 def simulated_faults() -> tuple[str, Verdict]:
     """Every hardware fault, planted on raw torch and under the suite."""
     with tempfile.TemporaryDirectory() as folder:
@@ -226,6 +233,10 @@ PROOFS: dict[str, Proof] = {
     "gate-cost": Proof(
         "What goes beyond the document's precision check costs less than six times as much",
         functools.partial(precision, "cost"),
+    ),
+    "error-rates": Proof(
+        "Limits and ratios are judged wrongly no more often than is said, and 5 % is found",
+        error_rates,
     ),
     **{
         f"detection-{name.partition('.')[0]}": Proof(

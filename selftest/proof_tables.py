@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ MISNAMED = Limit.row("faults_misnamed", "==", 0, "a failure says where and why")
 ALARMS = Limit.row("false_alarms", "==", 0, "a healthy card passes")
 
 
+@functools.cache
 def bounds(count: int, total: int) -> tuple[float, float]:
     """Exact 95 % interval of a rate (Clopper and Pearson, Biometrika 26, 1934)."""
     interval = binomtest(count, total).proportion_ci(0.95, method="exact")
