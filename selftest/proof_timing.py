@@ -110,6 +110,7 @@ class Interleaved(Measure):
         what: str,
         call: Callable[[], None],
         rounds: int,
+        pictures: int,
         between: Callable[[], None] = lambda: None,
     ) -> tuple[float, ...]:
         self.others: list[float] = []
@@ -118,7 +119,7 @@ class Interleaved(Measure):
             between()
             self.others.append(self.other())
 
-        return super()._time(what, call, rounds, both)
+        return super()._time(what, call, rounds, pictures, both)
 
 
 def bare(device: Any, model: Any, inputs: Any) -> float:
