@@ -14,6 +14,7 @@ from selftest import proof_timing
 from selftest.proof_tables import table
 
 ROOT = Path(__file__).resolve().parent.parent
+FEW = "--pairs 20 --blocks 2 --calls 5 --threads 1"
 
 
 def told(latency=(0.995, 1.0, 1.005), throughput=(0.99, 1.0, 1.01)):
@@ -77,7 +78,7 @@ def test_a_pair_meets_the_same_moment():
 def test_the_script_measures_both(tmp_path):
     """With few pairs: what comes out is whole, whatever the machine is doing."""
     done = subprocess.run(
-        [sys.executable, "-m", "selftest.proof_timing", "--pairs", "20", "--blocks", "2"],
+        [sys.executable, "-m", "selftest.proof_timing", *FEW.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -88,4 +89,4 @@ def test_the_script_measures_both(tmp_path):
     assert (line["latency"]["pairs"], line["throughput"]["pairs"]) == (20, 2)
     assert {line[kind]["verdict"] for kind in ("latency", "throughput")} == {"PASS"}
     assert all(0.2 < line[kind]["ratio"] < 5 for kind in ("latency", "throughput"))
-    assert line["throughput"]["suite_ms"] > 10 * line["latency"]["suite_ms"]
+    assert line["throughput"]["suite_ms"] > line["latency"]["suite_ms"]

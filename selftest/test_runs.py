@@ -319,7 +319,8 @@ def test_benchmark_only_takes_times_and_nothing_is_skipped_for_it(suite):
 def test_benchmarks_are_saved_and_compared_as_people_know_it(suite):
     """pytest-benchmark's own storage: every sample of one run, and a table beside the next."""
     plant(suite, QUICK)
-    run = suite.run(*SMALL, "tests/test_latency.py", "--benchmark-save=first")
+    keep = ("--benchmark-save=first", "--benchmark-save-data")
+    run = suite.run(*SMALL, "tests/test_latency.py", *keep)
     assert run.case("test_latency")["status"] == "PASS", run.out
     (saved,) = (suite.root / ".benchmarks").rglob("*_first.json")
     (entry,) = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
