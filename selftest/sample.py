@@ -342,10 +342,7 @@ def how_fast(real: bool = True, milliseconds: float = 36.0) -> list[Case]:
         ),
         (
             "test_bounds.py::test_bounds",
-            {
-                "bounds": performance.bounds(real),
-                "power": performance.power() if real else performance.powerless(),
-            },
+            {"bounds": performance.bounds(real)},
         ),
         *(
             (f"test_modes.py::test_mode[{row[0]}]", {"mode": performance.mode(row[0])})
@@ -392,7 +389,9 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
             duration_s=31.0,
         )
     )
+    told = performance.power("latency b1", 185.2, 6.7) if scale else performance.powerless()
     made[-1].records["latency"].update(performance.latency(milliseconds))
+    made[-1].records["power"] = told
     for size in BATCH_SIZES:
         name = f"test_throughput.py::test_throughput[b{size}]"
         parameters = {"batch_size": size}
@@ -400,6 +399,9 @@ def cases(scale: float = 1.0, milliseconds: float = 36.0) -> tuple[Case, ...]:
         made.append(_case(name, "performance", measured=record, parameters=parameters))
         each = performance.throughput(size, 1e3 * record.seconds[0] / record.calls)
         made[-1].records["throughput"].update(each)
+        if scale:
+            told = performance.power(f"throughput b{size}", 190 + 4 * size, 6.9 / size)
+            made[-1].records["power"] = told
     made += how_fast(scale > 0, milliseconds)
     inference = {
         "pictures": 8,
@@ -542,7 +544,10 @@ def failed() -> Qualification:
         status=Status.FAIL,
         figures=none_left.figures(),
         limits=(),
-        records={"throughput": plain(none_left.as_json())},
+        records={
+            "throughput": plain(none_left.as_json()),
+            "power": performance.power("throughput b16", 254.0, 0.43, throttled=True),
+        },
         sentences=("batch size 16 does not fit: NPU out of memory",),
     )
     change(
@@ -622,7 +627,7 @@ def failed() -> Qualification:
             "test_bounds.py::test_bounds",
             Status.PASS,
             (),
-            {"bounds": performance.bounds(False), "power": performance.power(True)},
+            {"bounds": performance.bounds(False)},
         ),
         ("test_cold_start.py::test_cold_start", Status.FAIL, ("the child process died",), {}),
     ):

@@ -370,28 +370,28 @@ def uncomparable() -> dict[str, Any]:
     }
 
 
-def power(throttled: bool = False) -> dict[str, Any]:
-    """Two timed blocks; in the second the clock may fall."""
+def power(name: str, watts: float, joules: float, throttled: bool = False) -> dict[str, Any]:
+    """A timed block, in which the clock may fall."""
     samples = [
         {
-            "at_s": 100.0 + 0.5 * n,
-            "power_w": 90 + (95 if 10 < n < 60 else 160 if 70 < n < 120 else 0) + math.sin(n),
-            "clock_mhz": 1100 if throttled and n > 95 else 1500,
-            "rated_clock_mhz": 1500,
-            "temperature_c": 40 + 0.1 * n,
+            "at_s": 0.5 * n, "power_w": (watts if 10 < n < 60 else 90) + math.sin(n),
+            "clock_mhz": 1100 if throttled and n > 35 else 1500, "rated_clock_mhz": 1500,
+            "temperature_c": 40 + 0.1 * n, "slowed": "",
         }
-        for n in range(130)
-    ]
+        for n in range(65)
+    ]  # fmt: skip
     return {
         "source": "npu-smi",
         "interval_ms": 500.0,
+        "query_ms": 41.0,
         "samples": samples,
         "blocks": [
-            {"name": "latency b1", "begin_s": 105.0, "end_s": 130.0, "power_w": 185.2,
-             "joules_per_picture": 6.7, "clock_mhz": 1500, "throttled": False, "reason": ""},
-            {"name": "throughput b16", "begin_s": 135.0, "end_s": 160.0, "power_w": 249.6,
-             "joules_per_picture": 1.1, "clock_mhz": 1300 if throttled else 1500,
-             "throttled": throttled, "reason": ""},
+            {
+                "name": name, "begin_s": 5.0, "end_s": 30.0, "pictures": 690, "samples": 50,
+                "samples_reduced": 25 if throttled else 0, "power_w": watts,
+                "joules_per_picture": joules, "joules_uncertainty": 0.004,
+                "clock_mhz": 1300 if throttled else 1500, "throttled": throttled, "reason": "",
+            }
         ],
         "reason": "",
     }  # fmt: skip

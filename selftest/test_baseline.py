@@ -188,6 +188,15 @@ def test_a_host_that_is_busy_now_and_then_decides_nothing():
     assert "busy" in row.sentence
 
 
+@pytest.mark.parametrize(("waited", "status"), [(0.0, FAILED), (0.3, FAILED), (0.6, OPEN)])
+def test_waiting_for_a_core_raises_the_bound(waited, status):
+    ours = run(2.5)
+    ours[0].records["power"] = {"blocks": [{"waited_share": None}, {"waited_share": waited}]}
+    row = next(row for row in compared(ours, run()).rows if row.key.name == "latency_p50_ms")
+    assert row.status == status
+    assert bool(waited) is ("waiting for a core" in row.sentence)
+
+
 def test_another_run_at_the_same_time_decides_nothing():
     doubt = f"{neighbours.SHARED} (process 5) was on npu:0 at the same time"
     found = compared(run(3.0, doubts=(doubt,)), run())

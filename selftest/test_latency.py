@@ -110,3 +110,11 @@ def test_plans_give_what_their_percentiles_need():
     assert PLANS["quick"].block_calls(7.0) == 1
     assert PLANS["full"].blocks(7.0) == 5
     assert PLANS["full"].blocks(0.5) == 16
+
+
+def test_reduced_clocks_while_it_was_timed_are_a_doubt():
+    peak = Figure("peak_memory_bytes", None, "B", "not told")
+    slow = Latency(1, (0.02,) * 20, 0.5, (), WAITED, 11, clocks=(1.0, 0.5))
+    sound = Throughput(8, 2, (0.2,) * 20, peak, clocks=(1.0, 0.9))
+    assert any(doubt.startswith("throttled: 1 of 2") for doubt in slow.doubts)
+    assert not any(doubt.startswith("throttled") for doubt in sound.doubts)

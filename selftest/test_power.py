@@ -27,6 +27,7 @@ from fixtures.core.power import (
     Sampler,
     Source,
     parse,
+    waited,
 )
 
 DATA = Path(__file__).parent / "data/npu_smi"
@@ -258,6 +259,42 @@ def test_a_block_that_fails_is_noted_all_the_same():
     with pytest.raises(ValueError, match="out"), blocks.timed("b", 1):
         raise ValueError("out of memory")
     assert len(blocks.done) == 1
+
+
+# --- the host
+
+
+def host_of(folder, threads, stat="cpu  1 1 1 1 1 1 1 500 0 0\ncpu0 1 1 1 1 1 1 1 300 0 0\n"):
+    """A /proc with these threads' schedstat, and one core of which time was stolen."""
+    for number, text in enumerate(threads):
+        task = folder / f"proc/self/task/{number}"
+        task.mkdir(parents=True)
+        (task / "schedstat").write_text(text)
+    (folder / "proc").mkdir(exist_ok=True)
+    (folder / "proc/stat").write_text(stat)
+    return folder
+
+
+def test_waiting_is_that_of_all_threads_and_what_was_stolen(tmp_path):
+    root = host_of(tmp_path, ["9 2000000000 5", "9 500000000 5"])
+    assert waited(root) == 2.5 + 300 / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("threads", [[], ["5"], ["a b c"]])
+def test_a_host_that_does_not_tell_is_no_busy_one(tmp_path, threads):
+    assert waited(host_of(tmp_path, threads)) is None
+
+
+def test_a_process_that_sleeps_waits_for_no_core():
+    blocks = Blocks()
+    with blocks.timed("b", 1):
+        time.sleep(0.3)
+    assert blocks.done[0].waited is None or blocks.done[0].waited < 1
+
+
+def test_a_busy_host_is_a_doubt():
+    told = power([], [Block("b", 0.0, 5.0, 1, 0.5), Block("c", 5.0, 9.0, 1, 0.1)], None, "no tool")
+    assert told.doubts == ("busy host: 50% of b was spent waiting for a core",)
 
 
 # --- the process that asks

@@ -166,9 +166,9 @@ def test_the_keys_are_those_that_others_rely_on():
         "latency", "throughput", "operators", "inference", "weights", "layers", "budget",
         "strict", "mutants", "host", "synthetic", "math_mode", "strict_switch", "repeats",
         "batch_invariance", "varying", "signatures", "training_step", "optimizer",
-        "stochastic_depth", "loss_scaling", "fine_tune", "soak", "cold_start", "replicates", "bounds",
-        "mode", "recommendation", "sweep", "pipeline", "comparison", "power", "references", "cases",
-        "facts", "started_at", "finished_at",
+        "stochastic_depth", "loss_scaling", "fine_tune", "soak", "cold_start", "replicates",
+        "bounds", "mode", "recommendation", "sweep", "pipeline", "comparison", "power",
+        "references", "cases", "facts", "started_at", "finished_at",
     }  # fmt: skip
     assert {"status", "reasons"} <= set(report["verdict"])
     assert {

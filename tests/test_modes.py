@@ -5,11 +5,13 @@ These cases inform: what does not count, or is not there, is said and fails noth
 
 from __future__ import annotations
 
+import math
 import shlex
 
 import pytest
 
 from fixtures import SETTINGS
+from fixtures.core import fresh
 from fixtures.core.backends import asked, likely
 from fixtures.core.backends.base import first_line, one_line
 from fixtures.core.bounds import flop_per_picture
@@ -25,6 +27,7 @@ from fixtures.core.modes import (
     best_known_batch,
     judged,
     measured,
+    of_process,
     recommend,
     why_it_failed,
 )
@@ -35,6 +38,9 @@ from fixtures.core.regimes import REGIMES
 from fixtures.core.strict import ABSOLUTE, STRICT
 
 pytestmark = pytest.mark.performance
+
+COMPILING_S = 20.0
+"""Where no modes were asked for, batch 1 is left out of one that takes longer to compile."""
 
 
 def tried(settings):
@@ -106,6 +112,7 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results):
             batch_size=fixed or wanted,
             choose=fixed is None,
             rate=rate,
+            compiling_s=COMPILING_S if settings.modes is None else math.inf,
             distinct=DISTINCT,
             budget=budget,
         )
@@ -113,8 +120,47 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results):
     return make
 
 
+@pytest.fixture
+def in_process(cpu_model, subject, settings, device, run_folder, tmp_path, batch):
+    """`in_process(mode, task)`: what a fresh process measures in it."""
+
+    def measure(mode, task):
+        return fresh.measure(
+            fresh.Spec(
+                backend=device.backend.name,
+                index=device.index,
+                model=subject.model,
+                num_classes=subject.num_classes,
+                weights=fresh.state_file(cpu_model, None, tmp_path),
+                inputs=fresh.inputs_file(batch(DISTINCT).images, tmp_path),
+                folder=run_folder,
+                simulate=settings.simulate,
+                faults=settings.faults,
+                regime=mode.regime,
+                mode=mode.name,
+                batch_sizes=(DISTINCT,),
+                samples=100,
+                throughput_sizes=(task.batch_size,),
+                environment=dict(mode.environment),
+                timeout_s=0.8 * settings.case_timeout_s,
+            )
+        )
+
+    return measure
+
+
 def test_mode(
-    mode, informs, record, device, device_model, settings, subject, task, arithmetic, results
+    mode,
+    informs,
+    record,
+    device,
+    device_model,
+    settings,
+    subject,
+    task,
+    in_process,
+    arithmetic,
+    results,
 ):
     """This way to run the network: its outputs in its regime's strict gate, then its times."""
     refusal = device.backend.mode_refusal(mode.name) or mode.arithmetic.refusal(device.backend)
@@ -124,7 +170,12 @@ def test_mode(
     unproven = mode.name in device.backend.unproven_modes
     why = ""
     try:
-        found = measured(mode, device_model, device, task(mode))
+        chosen = task(mode)
+        if mode.environment:
+            found = of_process(mode, in_process(mode, chosen), chosen)
+            why = found.missing.get("precision", "")
+        else:
+            found = measured(mode, device_model, device, chosen)
     except TooSlow as slow:
         why = str(slow)
     except CorruptCopy:

@@ -1,0 +1,37 @@
+"""On demand (`--ab "COMMAND"`): this environment beside another one, in turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.core.ab import QUICK_PAIRS, Versus, take_turns
+from fixtures.core.levels import LEVELS
+
+pytestmark = [pytest.mark.performance, pytest.mark.ab]
+
+
+def test_ab(alone, process_spec, measured_fresh, settings, patience, record, same_features):
+    """Beside another environment, process by process in turns, this one has not become slower."""
+    record.informs()
+    if not settings.ab:
+        record.not_run('no --ab "COMMAND" was given: the Python of another environment')
+    level = LEVELS[settings.level]
+    pairs = level.processes if level.judges else QUICK_PAIRS
+
+    def measure(python, whose, number):
+        patience()
+        return measured_fresh(process_spec(), python, f"{whose} {number} of {pairs}")
+
+    ours, theirs = take_turns(
+        pairs,
+        lambda number: measure((), "this environment", number),
+        lambda number: measure(settings.ab, "the other environment", number),
+    )
+    found = Versus(settings.ab, level, ours, theirs)
+    patience()
+    verdict = record(found)
+    for number, fresh in enumerate(ours, 1):
+        verdict &= same_features(fresh, f"process {number} of this environment")
+    if verdict and found.reason:
+        record.inconclusive(found.reason)
+    assert verdict
