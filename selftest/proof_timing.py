@@ -86,6 +86,7 @@ class Fixed(Plan):
 
     pairs = LEAST_PAIRS
     pair_blocks = LEAST_PAIRS
+    calls = BENCH_ITER
 
     def latency_rounds(self, seconds_each: float) -> int:
         """As many as pairs."""
@@ -93,7 +94,7 @@ class Fixed(Plan):
 
     def block_calls(self, seconds_each: float) -> int:
         """As many as timm's timed loop has."""
-        return BENCH_ITER
+        return self.calls
 
     def blocks(self, seconds_each: float) -> int:
         """As many as pairs of blocks."""
@@ -110,6 +111,7 @@ class Interleaved(Measure):
         what: str,
         call: Callable[[], None],
         rounds: int,
+        pictures: int,
         between: Callable[[], None] = lambda: None,
     ) -> tuple[float, ...]:
         self.others: list[float] = []
@@ -118,7 +120,7 @@ class Interleaved(Measure):
             between()
             self.others.append(self.other())
 
-        return super()._time(what, call, rounds, both)
+        return super()._time(what, call, rounds, pictures, both)
 
 
 def bare(device: Any, model: Any, inputs: Any) -> float:
@@ -130,7 +132,7 @@ def bare(device: Any, model: Any, inputs: Any) -> float:
     return time.perf_counter() - begun
 
 
-def timms(device: Any, model: Any, inputs: Any) -> float:
+def timms(device: Any, model: Any, inputs: Any, calls: int) -> float:
     """Seconds of the timed loop of timm's InferenceBenchmarkRunner.run: under no_grad, each step
     ended by a timestamp that waits for the device."""
     import torch
@@ -148,7 +150,7 @@ def timms(device: Any, model: Any, inputs: Any) -> float:
     with torch.inference_mode(False), torch.no_grad():
         total, pictures = 0.0, 0
         begun = timestamp()
-        for _ in range(BENCH_ITER):
+        for _ in range(calls):
             total += step()
             pictures += len(inputs)
         return timestamp(True) - begun
@@ -195,11 +197,17 @@ def test_pairs(benchmark: Any, proof: Plugin, kind: str) -> None:
     quick = PLANS["quick"]
     warm = Ceilings(0.5, 100, 20.0)
     plan = Fixed(**{**vars(quick), "warm_up": warm, "batch_warm_up": warm})
-    object.__setattr__(plan, "pairs", given.pairs)
-    object.__setattr__(plan, "pair_blocks", given.blocks)
+    for field, value in (
+        ("pairs", given.pairs),
+        ("pair_blocks", given.blocks),
+        ("calls", given.calls),
+    ):
+        object.__setattr__(plan, field, value)
     measure = Interleaved(benchmark, device, model, 0.0, plan, lambda *_: None)
-    loop = bare if kind == "latency" else timms
-    measure.other = lambda: loop(device, model, inputs)
+    if kind == "latency":
+        measure.other = lambda: bare(device, model, inputs)
+    else:
+        measure.other = lambda: timms(device, model, inputs, given.calls)
     for _ in range(WARM_ITER):
         bare(device, model, inputs)
     measured, *_ = getattr(measure, kind)(images)
@@ -220,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--blocks", type=int, default=LEAST_PAIRS)
+    parser.add_argument("--calls", type=int, default=BENCH_ITER, help="forwards in a block")
     parser.add_argument("--threads", type=int, default=0, help="torch's own choice by default")
     given = parser.parse_args(arguments)
     plugin = Plugin(given)

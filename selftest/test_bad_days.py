@@ -656,6 +656,25 @@ def test_shy(record):
     assert run.case("test_shy")["status"] == "FAIL"
 
 
+def test_a_judgement_that_decided_nothing_is_no_pass_although_the_case_goes_on(suite):
+    case_file(
+        suite,
+        """
+from fixtures.core.records import Status, Verdict
+
+@pytest.mark.precision
+def test_undecided(record):
+    "It could not tell, and does not look at that."
+    record.judge(Verdict(Status.INCONCLUSIVE, ("3 processes are too few",)))
+""",
+    )
+    run = suite.run(*SMALL, "tests/test_planted.py")
+    case = run.case("test_undecided")
+    assert (case["status"], case["reason"]) == ("INCONCLUSIVE", "3 processes are too few"), run.out
+    assert run.report["verdict"]["status"] == "INCOMPLETE"
+    assert "1 skipped" in run.out, run.out
+
+
 def test_a_fallback_that_is_only_a_silenced_warning_fails_all_the_same(suite):
     case_file(
         suite,

@@ -87,7 +87,7 @@ def test_what_does_not_count_is_an_aside(here, key):
 def test_a_variable_that_is_set_is_a_difference(here):
     _, found = here
     other = Fingerprint(found.fields, {**found.variables, "OMP_PROC_BIND": "close"})
-    assert other.differences(found) == ("OMP_PROC_BIND is close, it was not known",)
+    assert other.differences(found) == ("OMP_PROC_BIND is close, it was not set",)
     empty = Fingerprint(found.fields, {**found.variables, "OMP_PROC_BIND": ""})
     assert empty.sha256 == found.sha256
 

@@ -316,6 +316,21 @@ def test_benchmark_only_takes_times_and_nothing_is_skipped_for_it(suite):
     assert "deselected by options of pytest" in " ".join(run.report["verdict"]["reasons"])
 
 
+def test_benchmarks_are_saved_and_compared_as_people_know_it(suite):
+    """pytest-benchmark's own storage: every sample of one run, and a table beside the next."""
+    plant(suite, QUICK)
+    keep = ("--benchmark-save=first", "--benchmark-save-data")
+    run = suite.run(*SMALL, "tests/test_latency.py", *keep)
+    assert run.case("test_latency")["status"] == "PASS", run.out
+    (saved,) = (suite.root / ".benchmarks").rglob("*_first.json")
+    (entry,) = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
+    samples = run.report["latency"]["samples_ms"]
+    assert [1e3 * s for s in entry["stats"]["data"]] == pytest.approx(samples)
+    run = suite.run(*SMALL, "tests/test_latency.py", "--benchmark-compare=0001")
+    assert run.case("test_latency")["status"] == "PASS", run.out
+    assert "test_latency (0001_first)" in run.out
+
+
 def test_pytest_can_still_be_asked_for_other_things():
     for question in ("--help", "--markers", "--fixtures", "--version"):
         done = subprocess.run(

@@ -49,11 +49,24 @@ def test_other_facts_are_another_file(tmp_path, made, facts):
     assert len(files(tmp_path)) == 2
 
 
-def test_another_version_of_the_files_is_made_again(tmp_path, made, monkeypatch):
-    Store(tmp_path).get(FACTS, made)
-    monkeypatch.setattr(store_module, "VERSION", 2)
-    Store(tmp_path).get(FACTS, made)
+@pytest.mark.parametrize("other", [{"torch": "2.10.0"}, {"code": "def"}, {"version": 2}])
+def test_another_version_is_made_again_with_a_notice(tmp_path, made, monkeypatch, other):
+    facts = {**FACTS, "torch": "2.9.0", "code": "abc"}
+    Store(tmp_path).get(facts, made)
+    monkeypatch.setattr(store_module, "VERSION", other.get("version", 1))
+    store = Store(tmp_path)
+    store.get({**facts, **other}, made)
     assert made.times == 2
+    assert "is of another version" in store.take_notices()[0]
+    Store(tmp_path).get({**facts, **other}, made)
+    assert made.times == 2
+
+
+def test_a_reference_of_something_else_is_no_news(tmp_path, made):
+    store = Store(tmp_path)
+    store.get({**FACTS, "torch": "2.9.0"}, made)
+    store.get({**FACTS, "weights": "other", "torch": "2.9.0"}, made)
+    assert not store.notices
 
 
 def cut(path):
