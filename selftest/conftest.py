@@ -22,8 +22,10 @@ SMALL = ("--model", "test_convnext.r160_in1k", "--weights", "synthetic", "--devi
 """The smallest network that has every operator of the subject: 0.3 M parameters at 160x160."""
 
 QUICK = """
-from fixtures.core import latency
+from fixtures.core import latency, modes, pipeline
 latency.PLANS["full"] = latency.PLANS["quick"]
+modes.LEAST_S = modes.MOST_S = 1.0
+pipeline.ROW_S = 0.2
 """
 """For tests/conftest.py: fewer samples, for those who do not look at the times."""
 
