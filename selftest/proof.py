@@ -247,7 +247,7 @@ PROOFS: dict[str, Proof] = {
         functools.partial(precision, "cost"),
     ),
     "error-rates": Proof(
-        "Limits and ratios are judged wrongly no more often than is said, 5 % is found where promised",
+        "Limits and ratios are judged wrongly as rarely as is said, 5 % is found where promised",
         error_rates,
     ),
     **{
