@@ -177,7 +177,8 @@ def helper(command: str) -> tuple[tuple[str, ...], list[str]]:
         return ((goal[words[0]],) if len(words) > 1 else ()), words[1:]
     if program == "pip":
         return ("pip", arguments[0]), arguments[1:]
-    return ((program,) if program in ("pytest", "fixtures.core.trace") else ()), arguments
+    known = ("pytest", "fixtures.core.trace", "selftest.proof_timing")
+    return ((program,) if program in known else ()), arguments
 
 
 # --- the checks, each of a document --------------------------------------------------------------

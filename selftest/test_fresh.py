@@ -275,9 +275,8 @@ def test_no_process_outlives_the_run(tmp_path):
 
 FEWER = """
 import dataclasses
-from fixtures.core import ab, levels
-levels.LEVELS["quick"] = dataclasses.replace(levels.LEVELS["quick"], samples=20)
-ab.QUICK_PAIRS = 1
+from fixtures.core import levels
+levels.LEVELS["quick"] = dataclasses.replace(levels.LEVELS["quick"], samples=20, pairs=1)
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.core.ab import QUICK_PAIRS, Versus, take_turns
+from fixtures.core.ab import Versus, take_turns
 from fixtures.core.levels import LEVELS
 
 pytestmark = [pytest.mark.performance, pytest.mark.ab]
@@ -16,14 +16,13 @@ def test_ab(alone, process_spec, measured_fresh, settings, patience, record, sam
     if not settings.ab:
         record.not_run('no --ab "COMMAND" was given: the Python of another environment')
     level = LEVELS[settings.level]
-    pairs = level.processes if level.judges else QUICK_PAIRS
 
     def measure(python, whose, number):
         patience()
-        return measured_fresh(process_spec(), python, f"{whose} {number} of {pairs}")
+        return measured_fresh(process_spec(), python, f"{whose} {number} of {level.pairs}")
 
     ours, theirs = take_turns(
-        pairs,
+        level.pairs,
         lambda number: measure((), "this environment", number),
         lambda number: measure(settings.ab, "the other environment", number),
     )
