@@ -357,8 +357,8 @@ SECOND_BUS = f"0000:{BUSES[1]}:00.0"
 
 NOISE = (
     r"(process \d+: )?("
-    r"(unstable|noisy|drift|outliers|bimodal|autocorrelated|busy host|warming up|only \d+ samples): "
-    r"|NOT STEADY after ).*|another run of this suite .* at the same time"
+    r"(unstable|noisy|drift|outliers|bimodal|autocorrelated|busy host|warming up): "
+    r"|only \d+ samples: |NOT STEADY after ).*|another run of this suite .* at the same time"
 )
 LINE = r"batch \d+ is \S+ off the line|the line (gives|begins) .*"
 
