@@ -13,6 +13,7 @@ import pytest
 
 from fixtures.core import fresh
 from fixtures.core.fresh import KINDS, PHASES, ColdStart, Fresh, Spec, gathered, measure
+from fixtures.core.fresh_process import Answers
 from fixtures.core.levels import LEVELS
 from fixtures.core.records import Status
 from selftest.conftest import SMALL
@@ -185,6 +186,23 @@ def test_a_process_that_ends_well(tmp_path, monkeypatch):
     assert not found.failure
     assert found.said.strip() == "CAUTION: on the CPU"
     assert 0 < found.started_s < time.perf_counter()
+
+
+def test_each_phase_is_told_once_as_soon_as_it_is_written_whole(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    begun = fresh._Begun(file)
+    assert begun.since() == []
+    answers = Answers(file)
+    with answers.phase("import_torch"):
+        answers.write("output", name="b8", rows=[[0.5] * 640] * 8)
+    answers._file.close()
+    with file.open("a") as torn:
+        torn.write('{"event": "begin", "pha')
+    assert begun.since() == ["import_torch"]
+    assert begun.since() == []
+    with file.open("a") as rest:
+        rest.write('se": "warm_up"}\n')
+    assert begun.since() == ["warm_up"]
 
 
 def test_a_crash_is_one_sentence(tmp_path, monkeypatch):

@@ -465,8 +465,13 @@ def test_a_mode_is_judged_and_then_timed(torch):
         given.append(got)
         return FINE
 
-    found = measured(MODES[EAGER], network(torch), CpuBackend().open(0), task(torch, judge))
+    chosen = task(torch, judge)
+    found = measured(MODES[EAGER], network(torch), CpuBackend().open(0), chosen)
     assert found.counts
+    alone, many = chosen.blocks.done  # where the card's power and clocks are looked at
+    assert (alone.name, alone.pictures) == ("eager b1", len(found.latency_s))
+    assert many.name == "eager throughput b4"
+    assert many.pictures == 4 * found.calls * len(found.throughput_s)
     assert len(given[0]) == 8
     with torch.inference_mode():
         wanted = network(torch)(images(torch, 32)[:8])

@@ -16,6 +16,7 @@ from fixtures.core.pipeline import (
     pipeline,
     threads,
 )
+from fixtures.core.power import Blocks
 from fixtures.core.records import Limit, Status
 
 APART = Limit.row("apart", "<=", 1e-4, "a selftest")
@@ -71,13 +72,14 @@ def pictures(size):
     return Pictures(range(3), lambda number: number, transform, size, 2)
 
 
-def run(network, size=4, device=None):
+def run(network, size=4, device=None, blocks=None):
     import torch
 
     made = pictures(size)
     images = torch.randn(size, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     try:
-        return pipeline(device or CpuBackend().open(0), network, images, made, 2, APART, 0.05)
+        device = device or CpuBackend().open(0)
+        return pipeline(device, network, images, made, 2, APART, 0.05, blocks)
     finally:
         made.close()
 
@@ -105,8 +107,13 @@ def test_a_picture_that_cannot_be_read_is_raised():
 
 
 def test_on_the_cpu_nothing_is_copied():
-    found = run(Network())
+    blocks = Blocks()
+    found = run(Network(), blocks=blocks)
     assert [each.name for each in found.rows] == list(CLAIMS)
+    assert [each.name for each in blocks.done] == [
+        f"pipeline {name}" for name in (ALONE, PREPARED, PREPARING)
+    ]
+    assert [each.pictures > 0 for each in blocks.done] == [True, True, False]
     rates = {each.name: each.samples_per_second for each in found.rows}
     assert rates[ALONE]
     assert rates[PREPARED]

@@ -18,7 +18,6 @@ from fixtures.core.backends import BACKENDS, backend
 from fixtures.core.backends.cuda import POWER_FIELDS, REASON_FIELDS, CudaBackend, power_reading
 from fixtures.core.npu_smi import Chip, ToolAnswer
 from fixtures.core.power import (
-    REDUCED,
     Block,
     Blocks,
     Power,
@@ -29,6 +28,7 @@ from fixtures.core.power import (
     parse,
     waited,
 )
+from fixtures.core.statistics import REDUCED_CLOCK
 
 DATA = Path(__file__).parent / "data/npu_smi"
 COMMON = (DATA / "t-common-mcu.txt").read_text()
@@ -205,7 +205,7 @@ def test_what_the_card_says_of_itself_counts_at_any_clock():
 @given(st.floats(0.01, 1.5), st.floats(100, 3000))
 def test_the_threshold_is_a_share_of_the_rated_clock(share, rated):
     told = Reading(1.0, share * rated, rated)
-    assert told.reduced is (told.share < REDUCED)
+    assert told.reduced is (told.share < REDUCED_CLOCK)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fixtures.core import sweep as module
 from fixtures.core.backends.cpu import CpuBackend
+from fixtures.core.power import Blocks
 from fixtures.core.records import Limit, Status
 from fixtures.core.sweep import HostMemory, Point, Room, Sweep, law, stop, sweep
 from selftest.conftest import SMALL
@@ -178,9 +179,11 @@ def images(count=8):
 
 
 def test_an_out_of_memory_is_a_result():
-    device = Small().open(0)
-    found = sweep(device, network(device.backend), images(), (1, 4), APART)
+    device, blocks = Small().open(0), Blocks()
+    found = sweep(device, network(device.backend), images(), (1, 4), APART, blocks=blocks)
     assert [each.batch_size for each in found.points] == [1, 4, 8, 16, 32]
+    assert [each.name for each in blocks.done[-2:]] == ["sweep b8", "sweep b16"]
+    assert blocks.done[-1].pictures == 16 * found.fitted[-1].calls * len(found.fitted[-1].seconds)
     assert found.points[-1].out_of_memory
     assert found.largest == 16
     assert "batch 32 does not fit: Tried to allocate" in found.sentence

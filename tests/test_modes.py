@@ -87,7 +87,7 @@ def command(settings, device, mode, batch_size):
 
 
 @pytest.fixture
-def task(request, settings, batch, gate, limits, subject, arithmetic, results):
+def task(request, settings, batch, gate, limits, subject, arithmetic, results, blocks):
     """`task(mode)`: what to do with a mode in this run."""
     figures = [pair for item in request.session.items for pair in item.user_properties]
     wanted, rate = best_known_batch(figures, settings.batch_sizes)
@@ -115,6 +115,7 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results):
             compiling_s=COMPILING_S if settings.modes is None else math.inf,
             distinct=DISTINCT,
             budget=budget,
+            blocks=blocks,
         )
 
     return make
@@ -219,7 +220,17 @@ def test_recommendation(informs, record, results):
 
 
 def test_pipeline(
-    informs, record, device, device_model, batch, transform, apart, settings, request, results
+    informs,
+    record,
+    device,
+    device_model,
+    batch,
+    transform,
+    apart,
+    settings,
+    request,
+    results,
+    blocks,
 ):
     """Inputs that come from the host, or from real pictures, leave this much of the throughput."""
     eager = results.get(EAGER)
@@ -230,7 +241,8 @@ def test_pipeline(
     pictures = Pictures(files, open_picture, transform, size, workers)
     try:
         limit = apart(REGIMES["default"])
-        found = pipeline(device, device_model, batch(size).images, pictures, workers, limit)
+        images = batch(size).images
+        found = pipeline(device, device_model, images, pictures, workers, limit, blocks=blocks)
     finally:
         pictures.close()
     verdict = record(found)

@@ -11,7 +11,7 @@ from fixtures.core.sweep import sweep
 pytestmark = [pytest.mark.sweep, pytest.mark.performance]
 
 
-def test_sweep(device_model, device, batch, settings, apart, record, progress, request):
+def test_sweep(device_model, device, batch, settings, apart, record, progress, request, blocks):
     """Batch sizes are doubled until memory ends: rates, a law of memory, and the best batch."""
     record.informs()
     config = request.config
@@ -19,6 +19,7 @@ def test_sweep(device_model, device, batch, settings, apart, record, progress, r
         record.not_run("no times are taken under pytest-xdist or --benchmark-disable")
     images = batch(DISTINCT).images
     limit = apart(REGIMES["default"])
-    found = sweep(device, device_model, images, settings.batch_sizes, limit, progress)
+    sizes = settings.batch_sizes
+    found = sweep(device, device_model, images, sizes, limit, progress, blocks=blocks)
     verdict = record(found)
     assert verdict
