@@ -21,13 +21,26 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--model", "test_convnext.r160_in1k", "--weights", "synthetic", "--device", "cpu")
 """The smallest network that has every operator of the subject: 0.3 M parameters at 160x160."""
 
-QUICK = """
-from fixtures.core import latency, modes, pipeline
-latency.PLANS["full"] = latency.PLANS["quick"]
-modes.LEAST_S = modes.MOST_S = 1.0
+BRIEF = """
+import dataclasses
+from fixtures.core import latency, pipeline, steady
+brief = {
+    "batch_warm_up": steady.Ceilings(least_s=0.1, most_calls=30, most_s=1.0),
+    "block_s": 0.1,
+    "throughput_s": 0.5,
+}
+for name, plan in latency.PLANS.items():
+    latency.PLANS[name] = dataclasses.replace(plan, **brief)
 pipeline.ROW_S = 0.2
 """
-"""For tests/conftest.py: fewer samples, for those who do not look at the times."""
+"""For tests/conftest.py: short blocks of throughput, for those who only ask that there are any."""
+
+QUICK = f"""{BRIEF}
+from fixtures.core import modes
+latency.PLANS["full"] = latency.PLANS["quick"]
+modes.LEAST_S = modes.MOST_S = 1.0
+"""
+"""The same with fewer samples of everything, for those who do not look at the times."""
 
 
 @dataclass
@@ -179,4 +192,6 @@ def suite(tmp_path: Path) -> Suite:
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One whole run on the small network, made once for all who look at its reports."""
-    return Suite(tmp_path_factory.mktemp("full")).run(*SMALL, cold=True)
+    suite = Suite(tmp_path_factory.mktemp("full"))
+    (suite.root / "tests/conftest.py").write_text(BRIEF)
+    return suite.run(*SMALL, cold=True)

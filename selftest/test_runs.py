@@ -118,6 +118,7 @@ def test_a_stored_report_can_be_judged_again(full_run):
 
 
 def test_the_subject_itself_passes_its_smoke_run(suite):
+    plant(suite, QUICK)
     run = suite.run("--device", "cpu", "--weights", "synthetic", "-m", "smoke", "--junitxml=j.xml")
     assert run.code == 0, run.out
     report = run.report

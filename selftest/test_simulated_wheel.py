@@ -464,6 +464,7 @@ def test_a_healthy_card_may_vary(suite):
 @pytest.mark.parametrize("queue", ["1", "2"])
 def test_smoke_with_the_task_queue(suite, queue):
     """torch_npu launches from a thread of its own; everything passes as without."""
+    (suite.root / "tests/conftest.py").write_text(QUICK)
     outcome = run_suite(suite, "--simulate", "1", "-m", "smoke", TASK_QUEUE_ENABLE=queue)
     assert outcome.code == 0, outcome.out[-4000:]
     report = outcome.report

@@ -35,6 +35,9 @@ FREE = ("PYTHONPATH", "HF_HOME")
 """Those that a fork can change all the same: a path can be set anew, and where the hub's files lie
 does not matter as long as there are none."""
 
+UNUSED = ("hypothesispytest", "anyio")
+"""Plug-ins of the selftests' environment that the suite does not ask for, and a second to import."""
+
 COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """With it a process that starts takes its own coverage (coverage's ``patch = subprocess``)."""
 
@@ -59,6 +62,7 @@ def environment(**changes: str | None) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",  # two runs at a time on two cores must not fight over them
+        "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in UNUSED),
         **changes,
     }
     return {name: value for name, value in kept.items() if value is not None}
