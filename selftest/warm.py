@@ -36,7 +36,7 @@ FREE = ("PYTHONPATH", "HF_HOME")
 does not matter as long as there are none."""
 
 UNUSED = ("hypothesispytest", "anyio")
-"""Plug-ins of the selftests' environment that the suite does not ask for, and a second to import."""
+"""Plug-ins of the selftests' environment that the suite does not use; they import for a second."""
 
 COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """With it a process that starts takes its own coverage (coverage's ``patch = subprocess``)."""
