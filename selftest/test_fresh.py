@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from fixtures.core import fresh
-from fixtures.core.fresh import KINDS, PHASES, ColdStart, Fresh, Spec, gathered, measure
+from fixtures.core.fresh import KINDS, PHASES, ColdStart, Fresh, Sampled, Spec, gathered, measure
 from fixtures.core.fresh_process import Answers
 from fixtures.core.levels import LEVELS
+from fixtures.core.power import Blocks
 from fixtures.core.records import Status
+from fixtures.processes import noted
 from selftest.conftest import SMALL
 from selftest.simulated import CARDS, needs_cards, variables
 
@@ -40,14 +43,22 @@ def whole(output=(1.0, 2.0), samples=100):
         {"event": "batch", "batch_size": 4, "seconds": [0.4, 0.2], "reason": ""},
         {"event": "batch", "batch_size": 64, "seconds": [], "reason": "out of memory"},
         {"event": "warm_up", "seconds": [0.1] * 30},
-        {"event": "samples", "seconds": [0.1 + 1e-4 * (n % 3) for n in range(samples)]},
+        {
+            "event": "samples",
+            "seconds": [0.1 + 1e-4 * (n % 3) for n in range(samples)],
+            "at_s": [10.0, 20.0],
+            "waited": 0.01,
+        },
         {
             "event": "throughput",
             "batch_size": 4,
             "calls": 5,
-            "seconds": [0.5, 0.5],
+            "seconds": [0.5] * 5,
             "peak_memory_bytes": 7,
             "reason": "",
+            "warm_up": [0.1] * 30,
+            "at_s": [20.0, 22.5],
+            "waited": 0.0,
         },
     ]
     return [*events, DONE]
@@ -70,8 +81,10 @@ def test_what_a_process_said_is_gathered():
     assert found.by_batch[1].reason == "out of memory"
     assert len(found.samples_s) == 100
     assert found.outputs["first_forward"] == ((1.0, 2.0),)
-    assert found.throughput[0].samples_per_second == 4 * 5 * 2 / 1.0
+    assert found.throughput[0].samples_per_second == 4 * 5 * 5 / 2.5
+    assert found.sampled.at_s == (10.0, 20.0)
     assert found.doubts == ()
+    assert found.slack == found.throughput[0].slack == 0
 
 
 def test_a_warm_up_that_was_not_steady_is_a_doubt():
@@ -80,6 +93,61 @@ def test_a_warm_up_that_was_not_steady_is_a_doubt():
         if event["event"] == "warm_up":
             event["seconds"] = [0.1 - 1e-3 * n for n in range(40)]
     assert any(doubt.startswith("NOT STEADY after 40") for doubt in gathered(events).doubts)
+
+
+def changed(**values):
+    """A process whose samples were taken otherwise."""
+    events = whole()
+    for event in events:
+        if event["event"] == "samples":
+            event |= values
+    return gathered(events)
+
+
+def test_times_may_be_off_by_what_is_doubtful():
+    assert changed(waited=0.5).slack == 1.0  # half of the time: twice as long
+    assert changed(waited=0.1).slack == 0
+    drifts = changed(seconds=[0.1 * 1.002**n for n in range(99)])
+    assert drifts.slack == pytest.approx(1.002**66 - 1)
+    found = dataclasses.replace(gathered(whole()), sampled=Sampled(clocks=(1.0, 0.5)))
+    assert found.slack == 1.0  # half of the clock
+    assert any(each.startswith("throttled: 1 of 2") for each in found.doubts)
+
+
+def test_an_unsteady_rate_is_a_doubt_of_its_process():
+    events = whole()
+    for event in events:
+        if event["event"] == "throughput":
+            event |= {"seconds": [0.5, 0.5, 0.6, 0.6, 0.7, 0.7], "warm_up": [0.1] * 5}
+    found = gathered(events)
+    assert found.slack == 0
+    assert found.throughput[0].slack == pytest.approx(0.4)
+    assert found.doubts[0].startswith("throughput at batch 4: NOT STEADY after 5 calls")
+
+
+def test_a_process_that_ran_out_of_time_says_how_many_samples_there_are():
+    found = dataclasses.replace(gathered(whole()), wanted=1400)
+    assert "slow: it took 100 of 1400 samples in the time of a case" in found.doubts
+
+
+def test_the_clocks_are_looked_at_while_a_process_samples():
+    """Not while it starts: a card that waits for its host is at no full clock."""
+    blocks = Blocks()
+    blocks.clocks = lambda: (0.9,) if blocks.done[-1].name == "it" else (0.5,)
+    found = noted(gathered(whole()), "it", blocks)
+    assert [(each.name, each.begin_s, each.pictures) for each in blocks.done] == [
+        ("it, throughput b4", 20.0, 100),
+        ("it", 10.0, 100),
+    ]
+    assert found.sampled.clocks == (0.9,)
+    assert found.slack == 0
+    assert found.throughput[0].slack == 1.0
+
+
+def test_another_environment_is_not_told_where_ours_lies(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    assert fresh._environment((sys.executable,))["PYTHONPATH"] == "/somewhere"
+    assert "PYTHONPATH" not in fresh._environment(("/other/python",))
 
 
 def test_every_way_to_fail_has_its_status():

@@ -202,6 +202,15 @@ def test_what_the_card_says_of_itself_counts_at_any_clock():
     assert "lowest" not in doubt
 
 
+def test_a_card_that_tells_no_watts_has_no_joules():
+    """Some drivers print 0.00 where they know nothing."""
+    samples = tuple(Sample(at, Reading(power_w=0.0)) for at in (1.0, 2.0, 3.0))
+    made = Power("a tool", 1.0, samples, (Block("latency b1", 0.0, 4.0, 10),), 0.0)
+    (row,) = made.as_json()["blocks"]
+    assert row["power_w"] is None
+    assert row["reason"] == "the card tells no power"
+
+
 @given(st.floats(0.01, 1.5), st.floats(100, 3000))
 def test_the_threshold_is_a_share_of_the_rated_clock(share, rated):
     told = Reading(1.0, share * rated, rated)
