@@ -403,7 +403,7 @@ def test_a_run_on_the_cpu(suite):
     assert section["features_apart"] == 0.0
     assert section["environments"]["theirs"]["torch"]
     assert not versus["required"]
-    assert not list(run.newest.glob("fresh-*")), "weights are taken away"
+    assert not list(run.newest.glob(f"{fresh.SCRATCH}*")), "weights are taken away"
     assert report["cases"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.core import journal, publish, watcher
+from fixtures.core.fresh import SCRATCH
 from fixtures.core.journal import Journal, Reader
 from fixtures.core.records import Case, Status
 
@@ -74,7 +75,9 @@ def stored(folder):
     return json.loads((folder / publish.JSON_NAME).read_text())
 
 
-def test_a_run_that_is_killed_leaves_its_reports(tmp_path):
+def test_a_run_that_is_killed_leaves_its_reports_and_no_weights(tmp_path):
+    (tmp_path / f"{SCRATCH}x").mkdir()
+    (tmp_path / f"{SCRATCH}x/weights.safetensors").write_bytes(b"large")
     run = child(tmp_path, 'book.running("tests/test_b.py::test_b", 60); time.sleep(60)')
     deadline = time.monotonic() + 20
     while (
@@ -93,6 +96,7 @@ def test_a_run_that_is_killed_leaves_its_reports(tmp_path):
     assert "killed" in " ".join(report["verdict"]["reasons"])
     assert "INCOMPLETE" in told
     assert (tmp_path / publish.HTML_NAME).exists()
+    assert not list(tmp_path.glob(f"{SCRATCH}*"))
 
 
 def test_a_hang_that_holds_the_interpreters_lock_is_ended(tmp_path):
