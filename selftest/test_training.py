@@ -438,6 +438,18 @@ def test_a_tensor_that_drowns_in_noise_is_told(bench):
     assert "1 tensors drown in the noise" in judged.doubts[0]
 
 
+def test_an_emulation_that_overflows_bounds_nothing(bench):
+    golden = bench.golden("erf")
+    emulated = bench.emulated(golden, MathMode())
+    name = next(name for name in emulated.errors if name.startswith("gradient/"))
+    emulated = dataclasses.replace(emulated, errors={**emulated.errors, name: (math.inf, math.inf)})
+    got = training.Step(dict(golden.tensors))
+    allowed = bench.step(DEFAULT, MathMode()).allowed
+    judged = training.agree("x", got, golden, emulated, allowed, bench.given, "")
+    assert judged.verdict().status is Status.INVALID
+    assert "the same arithmetic on the CPU overflows in 1 tensors" in repr(judged.verdict())
+
+
 def test_the_loss_follows_its_logits(bench):
     """No change of the logits within an error moves the loss by more than is allowed for it."""
     golden = bench.golden("erf")
