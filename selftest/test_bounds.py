@@ -262,6 +262,33 @@ def test_faster_than_the_chip_is_invalid():
     assert any("did not reach" in doubt for doubt in bounds({1: 1e-4}).doubts)
 
 
+def test_a_figure_that_nobody_confirmed_is_no_wall_for_the_network():
+    row = dataclasses.replace(peak(MATMUL, 150e12, "hf32", 123e12), ceiling=246e12)
+
+    def at(rate):
+        found = bounds({1: COST.flops / rate}, peaks=Peaks((row,)))
+        return dataclasses.replace(found, arithmetic=MathMode("hf32", "hf32"))
+
+    assert at(160e12).verdict()
+    assert any(doubt.endswith("a figure that nobody confirmed") for doubt in at(160e12).doubts)
+    assert at(260e12).verdict().status is Status.INVALID
+    assert not any("nobody confirmed" in doubt for doubt in at(100e12).doubts + at(260e12).doubts)
+
+
+def test_convolutions_may_need_fewer_operations_than_are_counted():
+    peaks = card(paper=60e12)
+    cost = dataclasses.replace(COST, conv_share=0.9)
+
+    def status(rate, saving):
+        found = bounds({1: cost.flops / rate}, cost=cost, peaks=peaks, saving=saving)
+        return found.verdict().status
+
+    most = 60e12 / (0.9 / 4 + 0.1)
+    assert status(most, 4.0) is Status.PASS
+    assert status(1.1 * most, 4.0) is Status.INVALID
+    assert status(70e12, 1.0) is Status.INVALID
+
+
 def test_a_peak_above_the_paper_is_invalid():
     assert card(matmul=62e12, conv=61e12, paper=60e12).verdict()
     verdict = card(matmul=64e12, paper=60e12).verdict()

@@ -2,17 +2,18 @@
 
 import dataclasses
 import re
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.core import modes
+from fixtures.core import modes, timed
 from fixtures.core.backends import BACKENDS, backend
-from fixtures.core.backends.base import PaperPeaks
 from fixtures.core.backends.cpu import CpuBackend
 from fixtures.core.backends.simulated_cann.backend import SimulatedNpuBackend
 from fixtures.core.fresh import Fresh, Rate
+from fixtures.core.latency import Work
 from fixtures.core.modes import (
     EAGER,
     MODES,
@@ -23,6 +24,7 @@ from fixtures.core.modes import (
     Task,
     TooSlow,
     best_known_batch,
+    command,
     dispatched,
     evidence,
     judged,
@@ -34,7 +36,9 @@ from fixtures.core.modes import (
     uncertainty,
     why_it_failed,
 )
-from fixtures.core.records import Figure, Limit, MathMode
+from fixtures.core.records import Figure, Limit, Status
+from fixtures.core.settings import Settings
+from fixtures.core.steady import WarmUp
 from fixtures.core.strict import Strict
 from selftest.conftest import SMALL
 from selftest.simulated import CARDS, folder, needs_cards
@@ -342,19 +346,40 @@ def test_throughput_at_another_batch_size_is_not_compared():
 
 
 def test_mfu_needs_a_peak_and_cannot_be_made_up():
-    known = {
-        "eager": None,
-        "flop": 10**9,
-        "arithmetic": MathMode(conv="bfloat16", matmul="bfloat16"),
-        "never_on_hardware": True,
-        "command": "pytest",
-    }
-    peaks = PaperPeaks({"bfloat16": 1e12}, 1e12, "a selftest")
-    assert result("bf16").completed(peaks=peaks, **known).mfu == pytest.approx(0.1)
-    unknown = result("bf16").completed(peaks=None, **known)
+    known = {"eager": None, "never_on_hardware": True, "command": "pytest"}
+    work = Work(10**9, 1e12, "bfloat16", "a selftest")
+    assert result("bf16").completed(work=work, **known).mfu == pytest.approx(0.1)
+    none = Work(10**9, reason="no paper peak of a card is known")
+    unknown = result("bf16").completed(work=none, **known)
     assert unknown.mfu is None
-    assert "no peak" in unknown.as_json()["reasons"]["mfu"]
+    assert "no paper peak" in unknown.as_json()["reasons"]["mfu"]
     assert unknown.as_json()["never_on_hardware"] is True
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ({"rate": 50_000.0}, "16 pictures would be 50 TFLOP/s"),
+        ({"latency_ms": 0.1}, "1 picture would be 10 TFLOP/s"),
+    ],
+)
+def test_a_mode_that_is_faster_than_the_chip_does_not_count(times, words):
+    known = {"never_on_hardware": False, "command": "pytest"}
+    work = Work(10**9, 1e12, "bfloat16", "a selftest")
+    eager = result(EAGER).completed(eager=None, work=work, **known)
+    assert eager.counts
+    for name in ("bf16", "task-queue-2"):
+        found = result(name, **times).completed(eager=eager, work=work, **known)
+        assert found.verdict().status is Status.INVALID
+        assert words in found.refusal
+        assert found.speedup("throughput") is None
+        assert recommend([eager, found]).throughput.mode == EAGER
+        winograd = dataclasses.replace(work, saving=100.0)
+        assert result(name, **times).completed(eager=eager, work=winograd, **known).counts
+        unsure = dataclasses.replace(work, ceiling=1e15)
+        doubtful = result(name, **times).completed(eager=eager, work=unsure, **known)
+        assert doubtful.counts
+        assert "nobody confirmed" in doubtful.doubts[-1]
 
 
 # --- the choice ---------------------------------------------------------------------------------
@@ -394,6 +419,21 @@ def test_what_differs_by_noise_goes_to_the_earlier_one():
     assert recommend([noisy, quick]).latency.mode == EAGER
 
 
+def test_another_process_must_be_faster_by_what_processes_differ():
+    eager = result(EAGER)
+
+    def chosen(there, here=100.0):
+        others = [result("bf16", 1000 / here, here), result("task-queue-2", 1000 / there, there)]
+        found = recommend([eager, *(dataclasses.replace(each, eager=eager) for each in others)])
+        assert found.latency.mode == found.throughput.mode
+        return found.latency.mode
+
+    assert chosen(104.0) == EAGER
+    assert chosen(106.0) == "task-queue-2"
+    assert chosen(107.0, here=103.0) == "bf16"
+    assert chosen(109.0, here=103.0) == "task-queue-2"
+
+
 @given(
     st.lists(
         st.tuples(st.floats(0.1, 100), st.floats(1, 1e4), st.booleans()), min_size=1, max_size=8
@@ -423,6 +463,19 @@ def test_the_best_known_batch():
     assert best_known_batch(figures, (1, 4)) == (8, 99.0)
     assert best_known_batch([*figures, ("sweep_b64", 200.0)], (1,)) == (64, 200.0)
     assert best_known_batch([("throughput_b4", "out of memory")], (1, 16)) == (16, None)
+
+
+def test_the_command_measures_the_same_again():
+    plain = command(Settings(), "npu:0", MODES["bf16"], 16)
+    assert plain == "pytest tests/test_modes.py --device npu:0 --modes bf16 --batch-sizes 16"
+    changed = Settings(
+        num_classes=10, seed=3, simulate=1, faults='[{"kind": "x"}]', limits={"strict_error": 0.5}
+    )
+    words = shlex.split(command(changed, "npu:0", MODES["bf16"], 8))
+    assert words[4:13] == [
+        *("--num-classes", "10", "--seed", "3", "--limit", "strict_error=0.5", "--simulate", "1"),
+        '--faults=[{"kind": "x"}]',
+    ]
 
 
 def test_a_budget_is_shared_and_chooses_a_batch():
@@ -506,6 +559,33 @@ def test_outputs_that_change_once_they_are_timed_do_not_count(torch):
     assert "apart" in found.refusal
 
 
+def test_outputs_that_are_wrong_while_they_are_timed_do_not_count(torch, monkeypatch):
+    """Right before and after: only the timed calls themselves show it."""
+    model = network(torch)
+    state = {"timed": False}
+    forward, sample = model.forward, timed.sample
+
+    def timing(device, call, count):
+        state["timed"] = True
+        taken = sample(device, call, count)
+        state["timed"] = False
+        return taken
+
+    model.forward = lambda inputs: forward(inputs) * (2.0 if state["timed"] else 1.0)
+    monkeypatch.setattr(timed, "sample", timing)
+    found = measured(MODES[EAGER], model, CpuBackend().open(0), task(torch))
+    assert "apart" in found.refusal
+
+
+def test_a_warm_up_that_never_came_to_rest_is_a_doubt(torch, monkeypatch):
+    monkeypatch.setattr(timed, "warm_up", lambda call, plan: WarmUp((0.01,) * 20 + (0.02,) * 10))
+    found = measured(MODES[EAGER], network(torch), CpuBackend().open(0), task(torch))
+    assert any(doubt.startswith("NOT STEADY after 30 calls") for doubt in found.doubts)
+    monkeypatch.setattr(timed, "warm_up", lambda call, plan: WarmUp((0.01,) * 30))
+    found = measured(MODES[EAGER], network(torch), CpuBackend().open(0), task(torch))
+    assert not any(doubt.startswith("NOT STEADY") for doubt in found.doubts)
+
+
 @pytest.mark.parametrize("patience", [0.0, float("inf")])
 def test_what_takes_long_to_compile_is_not_compiled_twice(torch, fused, patience):
     call = fused(network(torch))
@@ -540,6 +620,7 @@ def test_a_fresh_process_is_judged_as_any_other(torch):
         samples_s=(0.01,) * 20,
         throughput=(Rate(4, 2, (0.08,) * 3, 1000),),
         outputs={"b8": rows, "last_forward": rows[:1]},
+        facts={"TASK_QUEUE_ENABLE": "2"},
     )
     found = of_process(MODES["task-queue-2"], done, chosen)
     assert found.counts, found.refusal
@@ -550,10 +631,17 @@ def test_a_fresh_process_is_judged_as_any_other(torch):
         ({"outputs": {}}, "no outputs to judge"),
         ({"outputs": {"b8": rows}}, "no timed output"),
         ({"outputs": {"b8": rows, "last_forward": rows[1:2]}}, "apart"),
+        ({"outputs": {**done.outputs, "b4": rows[1:5]}}, "at batch 4"),
+        ({"facts": {}}, "saw TASK_QUEUE_ENABLE unset, not as 2"),
+        ({"facts": {"TASK_QUEUE_ENABLE": "0"}}, "saw TASK_QUEUE_ENABLE as 0, not as 2"),
     ):
         found = of_process(MODES["task-queue-2"], dataclasses.replace(done, **change), chosen)
         assert not found.counts
         assert words in found.refusal
+    assert found.fell_back
+    larger = {"outputs": {**done.outputs, "b12": (*rows, *rows[:4])}}
+    chosen = task(torch, batch_size=12)
+    assert of_process(MODES["task-queue-2"], dataclasses.replace(done, **larger), chosen).counts
     wrong = task(torch, lambda got: Precision(5.0, False, "strict error is 5"))
     assert not of_process(MODES["task-queue-2"], done, wrong).latency_s
 

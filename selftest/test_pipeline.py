@@ -3,6 +3,7 @@
 import pytest
 
 from fixtures.core.backends.cpu import CpuBackend
+from fixtures.core.latency import Work
 from fixtures.core.pipeline import (
     ALONE,
     CLAIMS,
@@ -48,6 +49,13 @@ def test_wrong_outputs_fail():
     assert found.verdict().status is Status.FAIL
     assert found.verdict().sentences == ("pinned and overlapped: apart is 1",)
     assert Pipeline((row(ALONE, 100),), 2).verdict()
+
+
+def test_a_row_that_is_faster_than_the_chip_is_invalid():
+    work = Work(10**9, 1e12, "float32", "a table")
+    quick = (row(ALONE, 1e5), row(PREPARING, 100))
+    assert Pipeline(quick, 2, work).verdict().status is Status.INVALID
+    assert Pipeline((row(ALONE, 100), row(PREPARING, 1e5)), 2, work).verdict()
 
 
 class Network:

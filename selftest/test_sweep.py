@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fixtures.core import sweep as module
 from fixtures.core.backends.cpu import CpuBackend
+from fixtures.core.latency import Work
 from fixtures.core.power import Blocks
 from fixtures.core.records import Limit, Status
 from fixtures.core.sweep import HostMemory, Point, Room, Sweep, law, stop, sweep
@@ -130,6 +131,19 @@ def test_a_larger_batch_that_is_slower_is_told():
     assert found.doubts == ("batch 8 gives 100 samples/s, less than batch 4 with 200",)
 
 
+def test_a_batch_that_is_faster_than_the_chip_is_invalid_and_never_the_best():
+    work = Work(10**9, 1e12, "float32", "a table")
+    points = (point(4, 0.02), point(8, 8 * 1e-3 / 50), point(16, 0.08))
+    assert Sweep(points, work=work).verdict().status is Status.INVALID
+    assert "8 pictures would be 50 TFLOP/s" in repr(Sweep(points, work=work).verdict())
+    assert Sweep(points, work=work).best == (4, pytest.approx(200.0))
+    assert Sweep(points).verdict()
+    assert Sweep((point(4, 0.02),), work=work).verdict()
+    unsure = Work(10**9, 1e12, "hf32", "a table", ceiling=1e14)
+    assert Sweep(points, work=unsure).verdict()
+    assert "nobody confirmed" in Sweep(points, work=unsure).doubts[0]
+
+
 def test_no_room_for_the_smallest_batch_is_one_sentence():
     found = Sweep((Point(1, out_of_memory="NPU out of memory"),), stopped="batch 1 does not fit")
     assert found.verdict().status is Status.FAIL
@@ -180,7 +194,10 @@ def images(count=8):
 
 def test_an_out_of_memory_is_a_result():
     device, blocks = Small().open(0), Blocks()
+    slow = Work(1, 1.0, "float32", "a table")
     found = sweep(device, network(device.backend), images(), (1, 4), APART, blocks=blocks)
+    fast = sweep(device, network(device.backend), images(), (1, 4), APART, work=slow)
+    assert fast.verdict().status is Status.INVALID
     assert [each.batch_size for each in found.points] == [1, 4, 8, 16, 32]
     assert [each.name for each in blocks.done[-2:]] == ["sweep b8", "sweep b16"]
     assert blocks.done[-1].pictures == 16 * found.fitted[-1].calls * len(found.fitted[-1].seconds)

@@ -1,5 +1,6 @@
 """Synchronisation, events and the chip's speed, judged on a virtual device with a virtual clock."""
 
+import dataclasses
 import random
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -29,6 +30,8 @@ class Event:
 
     def query(self):
         self.world.spend(COST)
+        if self.world.lies:
+            return True
         return self.at is not None and self.at <= self.world.now
 
     def elapsed_time(self, other):
@@ -38,12 +41,24 @@ class Event:
 class World:
     """A host and a device on one virtual clock, in place of a Device and of the module `time`.
 
-    The device works off what it is given in order, a `lazy` one only when it is waited for. The
-    host may `stall` for up to so many seconds at any moment.
+    The device works off what it is given in order, a `lazy` one only when it is waited for, and a
+    `blocking` one before the launch returns. Events of one that `lies` are always done. The host
+    may `stall` for up to so many seconds at any moment.
     """
 
-    def __init__(self, rate=1.0, lazy=False, work=WORK, waits=True, stall=0.0, seed=0):
+    def __init__(
+        self,
+        rate=1.0,
+        lazy=False,
+        work=WORK,
+        waits=True,
+        stall=0.0,
+        seed=0,
+        lies=False,
+        blocking=False,
+    ):
         self.rate, self.lazy, self.work, self.waits = rate, lazy, work, waits
+        self.lies, self.blocking = lies, blocking
         self.stall, self.chance = stall, random.Random(seed)
         self.now = self.free = 0.0
         self.queue = []
@@ -80,6 +95,13 @@ class World:
     def launch(self):
         self.spend(LAUNCH)
         self.put(self.work)
+        if self.blocking:
+            self.now = max(self.now, self.free)
+
+    def fetch(self):
+        self.run()
+        self.now = max(self.now, self.free)
+        self.spend(COST)
 
     def synchronize(self):
         self.run()
@@ -130,12 +152,50 @@ def test_a_synchronise_that_does_not_wait_is_invalid(world):
     assert "still unfinished after synchronise" in repr(verdict)
 
 
+@pytest.mark.parametrize("work", [2e-3, WORK, 1.0])
+def test_an_event_and_a_synchronise_that_lie_are_found_by_the_output(world, work):
+    device = world(waits=False, lies=True, work=work)
+    proof = timed.prove(device, device.launch, device.fetch)
+    assert (proof.done_at_return, proof.done_after, proof.done_unwaited) == (True, True, True)
+    verdict = proof.verdict()
+    assert verdict.status is Status.INVALID
+    assert "the device was still at work" in repr(verdict)
+
+
+def test_an_output_that_is_a_little_late_is_a_doubt():
+    done = ((0.0099,) * 3, (0.01,) * 3, True, True, True, True, 5.0)
+    late = Synchronisation(*done, fetched_s=(0.0012,) * 3, again_s=(1e-4,) * 3)
+    assert late.verdict()
+    assert "11.0% of a forward's time later" in late.doubts[0]
+    assert Synchronisation(*done, fetched_s=(2e-4,) * 3, again_s=(1e-4,) * 3).doubts == ()
+    once = Synchronisation(*done, fetched_s=(0.5, 1e-4, 0.5), again_s=(1e-4,) * 3)
+    assert once.verdict()
+    assert not once.doubts
+
+
+@pytest.mark.parametrize("values", [{"blocking": True}, {"work": 1e-5}, {"work": 1e-4}])
+def test_a_device_that_is_done_when_the_call_returns_is_no_fault(world, values):
+    """Blocking launches, and a host that is the limit: the last launch finds an empty queue."""
+    device = world(**values)
+    proof = timed.prove(device, device.launch, device.fetch)
+    assert proof.verdict()
+    assert proof.doubts == ()
+
+
+def test_an_event_alone_is_no_proof():
+    proof = Synchronisation((0.0099,), (0.01,), True, True, True)
+    assert proof.verdict()
+    assert "it may lie" in proof.doubts[0]
+    assert Synchronisation((0.01,), (0.01,), False).doubts == ()
+    assert Synchronisation((0.001,), (0.01,), True, False, True).doubts == ()
+
+
 @pytest.mark.parametrize("work", [1e-5, 1e-3, 1e-1])
 def test_a_stalling_host_is_no_fault_of_the_device(world, work):
     """Busy machines: whichever of host and device is the limit, no verdict comes of it."""
     for seed in range(20):
         device = world(work=work, stall=0.05, seed=seed)
-        assert timed.prove(device, device.launch).verdict()
+        assert timed.prove(device, device.launch, device.fetch).verdict()
         assert timed.event_pairs(device, device.launch, 10).verdict()
 
 
@@ -251,6 +311,15 @@ def test_invalid_begins_at_the_peak(flop, peak, seconds, pictures):
     assert bool(work.verdict(pictures, seconds)) is (flop * pictures / seconds / peak <= 1)
 
 
+def test_a_peak_that_nobody_confirmed_is_no_wall():
+    work = dataclasses.replace(BASE, ceiling=245.76e12)
+    assert work.doubts(1, 0.036) == ()
+    assert work.verdict(16, 0.004)
+    assert "122.9 in hf32 (a table), a figure that nobody confirmed" in work.doubts(16, 0.004)[0]
+    assert "at most 245.8" in repr(work.verdict(16, 0.002))
+    assert work.doubts(16, 0.002) == ()
+
+
 def test_what_is_not_known_judges_nothing():
     assert Work(None, reason="not counted").verdict(1, 1e-12)
     assert Work(10**12, reason="no paper peak").verdict(1, 1e-12)
@@ -288,6 +357,11 @@ def test_work_of_a_network_on_a_device():
     device.math_mode = lambda: MathMode("bfloat16", "ieee")
     assert "in conv bfloat16" in timed.work(device, network, (3, 8, 8)).reason
     assert timed.work(device, torch.nn.Bilinear(1, 1, 1), (3, 8, 8)).flop is None
+    assert timed.in_arithmetic(Work(None, reason="odd"), device, MathMode()).reason == "odd"
+    peaks = PaperPeaks({"hf32": 2e12, "float16": 4e12}, 1e12, "a table")
+    hf32 = timed.in_arithmetic(work, device, MathMode("hf32", "hf32"))
+    assert (hf32.flop, hf32.peak, hf32.ceiling) == (work.flop, 2e12, 4e12)
+    assert timed.in_arithmetic(hf32, device, MathMode("float16", "float16")).ceiling is None
 
 
 def test_synchronisation_is_told_in_full():

@@ -23,7 +23,7 @@ def test_peaks(peaks, record):
 
 
 def test_bounds(
-    peaks, table, operator_times, recorded, network, subject, arithmetic, device, record
+    peaks, table, operator_times, recorded, network, subject, arithmetic, device, work, record
 ):
     """What was timed is possible on this card, and host or device is told to be its limit."""
     taken = [entry for entry in recorded("latency") if entry["batch_size"] == 1][:1]
@@ -41,6 +41,7 @@ def test_bounds(
         operator_times.device_s if operator_times and device.backend.asynchronous else None,
         operator_times,
         network.gflop if subject.num_classes == network.num_classes else None,
+        work.saving,
         {} if table.table is not None else {"flop_per_picture": "; ".join(table.notices)},
     )
     verdict = record(bounds)

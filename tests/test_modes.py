@@ -6,15 +6,13 @@ These cases inform: what does not count, or is not there, is said and fails noth
 from __future__ import annotations
 
 import math
-import shlex
 
 import pytest
 
 from fixtures import SETTINGS
-from fixtures.core import fresh
+from fixtures.core import fresh, timed
 from fixtures.core.backends import asked, likely
 from fixtures.core.backends.base import first_line, one_line
-from fixtures.core.bounds import flop_per_picture
 from fixtures.core.copies import CorruptCopy
 from fixtures.core.gate import DISTINCT
 from fixtures.core.modes import (
@@ -25,13 +23,13 @@ from fixtures.core.modes import (
     Task,
     TooSlow,
     best_known_batch,
+    command,
     judged,
     measured,
     of_process,
     recommend,
     why_it_failed,
 )
-from fixtures.core.networks import DEFAULT_NETWORK
 from fixtures.core.pictures import built_in, open_picture
 from fixtures.core.pipeline import Pictures, pipeline, threads
 from fixtures.core.regimes import REGIMES
@@ -73,24 +71,13 @@ def informs(record, request):
         record.not_run("no times are taken under pytest-xdist or --benchmark-disable")
 
 
-def command(settings, device, mode, batch_size):
-    """What measures this mode again."""
-    words = ["pytest", "tests/test_modes.py", "--device", str(device)]
-    if settings.model != DEFAULT_NETWORK:
-        words += ["--model", settings.model]
-    if settings.weights != "auto":
-        words += [f"--weights={settings.weights}"]
-    if settings.simulate:
-        words += ["--simulate", str(settings.simulate)]
-    words += ["--modes", mode.name, "--batch-sizes", str(batch_size)]
-    return shlex.join(words)
-
-
 @pytest.fixture
 def task(request, settings, batch, gate, limits, subject, arithmetic, results, blocks):
     """`task(mode)`: what to do with a mode in this run."""
     figures = [pair for item in request.session.items for pair in item.user_properties]
     wanted, rate = best_known_batch(figures, settings.batch_sizes)
+    if len(settings.batch_sizes) == 1:  # as in a command that measures a mode again
+        (wanted,) = settings.batch_sizes
     budget = Budget.share(len(tried(settings)))
     rows = STRICT + ((ABSOLUTE,) if subject.weights.source == "synthetic" else ())
 
@@ -110,7 +97,7 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results, b
             apart=lambda: gate.apart(regime, declared),
             # The eager mode chooses what the others are to be compared at.
             batch_size=fixed or wanted,
-            choose=fixed is None,
+            choose=fixed is None and len(settings.batch_sizes) > 1,
             rate=rate,
             compiling_s=COMPILING_S if settings.modes is None else math.inf,
             distinct=DISTINCT,
@@ -139,7 +126,7 @@ def in_process(cpu_model, subject, settings, device, run_folder, tmp_path, batch
                 faults=settings.faults,
                 regime=mode.regime,
                 mode=mode.name,
-                batch_sizes=(DISTINCT,),
+                batch_sizes=tuple(sorted({DISTINCT, task.batch_size})),
                 samples=100,
                 throughput_sizes=(task.batch_size,),
                 environment=dict(mode.environment),
@@ -157,7 +144,7 @@ def test_mode(
     device,
     device_model,
     settings,
-    subject,
+    work,
     task,
     in_process,
     arithmetic,
@@ -195,16 +182,15 @@ def test_mode(
         found = ModeResult(mode, missing={"precision": why})
     found = found.completed(
         eager=results.get(EAGER),
-        flop=flop_per_picture(device_model, subject.input_size),
-        peaks=device.backend.paper_peaks(device.identity().name),
-        arithmetic=arithmetic(mode.arithmetic),
+        work=timed.in_arithmetic(work, device, arithmetic(mode.arithmetic)),
         never_on_hardware=unproven,
         command=command(settings, device, mode, found.batch_size or max(settings.batch_sizes)),
     )
     results[mode.name] = found
-    record(found)
+    verdict = record(found)
     if why:
         record.not_run(why)
+    assert verdict
     if not found.counts:
         record.inconclusive(f"the mode does not count: {found.refusal}")
 
@@ -231,6 +217,7 @@ def test_pipeline(
     request,
     results,
     blocks,
+    work,
 ):
     """Inputs that come from the host, or from real pictures, leave this much of the throughput."""
     eager = results.get(EAGER)
@@ -242,7 +229,9 @@ def test_pipeline(
     try:
         limit = apart(REGIMES["default"])
         images = batch(size).images
-        found = pipeline(device, device_model, images, pictures, workers, limit, blocks=blocks)
+        found = pipeline(
+            device, device_model, images, pictures, workers, limit, blocks=blocks, work=work
+        )
     finally:
         pictures.close()
     verdict = record(found)

@@ -11,7 +11,9 @@ from fixtures.core.sweep import sweep
 pytestmark = [pytest.mark.sweep, pytest.mark.performance]
 
 
-def test_sweep(device_model, device, batch, settings, apart, record, progress, request, blocks):
+def test_sweep(
+    device_model, device, batch, settings, apart, record, progress, request, blocks, work
+):
     """Batch sizes are doubled until memory ends: rates, a law of memory, and the best batch."""
     record.informs()
     config = request.config
@@ -20,6 +22,6 @@ def test_sweep(device_model, device, batch, settings, apart, record, progress, r
     images = batch(DISTINCT).images
     limit = apart(REGIMES["default"])
     sizes = settings.batch_sizes
-    found = sweep(device, device_model, images, sizes, limit, progress, blocks=blocks)
+    found = sweep(device, device_model, images, sizes, limit, progress, blocks=blocks, work=work)
     verdict = record(found)
     assert verdict
