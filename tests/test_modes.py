@@ -10,7 +10,7 @@ import math
 import pytest
 
 from fixtures import SETTINGS
-from fixtures.core import fresh, timed
+from fixtures.core import timed
 from fixtures.core.backends import asked, likely
 from fixtures.core.backends.base import first_line, one_line
 from fixtures.core.copies import CorruptCopy
@@ -109,30 +109,20 @@ def task(request, settings, batch, gate, limits, subject, arithmetic, results, b
 
 
 @pytest.fixture
-def in_process(cpu_model, subject, settings, device, run_folder, tmp_path, batch):
+def in_process(process_spec, measured_fresh, settings, blocks):
     """`in_process(mode, task)`: what a fresh process measures in it."""
 
     def measure(mode, task):
-        return fresh.measure(
-            fresh.Spec(
-                backend=device.backend.name,
-                index=device.index,
-                model=subject.model,
-                num_classes=subject.num_classes,
-                weights=fresh.state_file(cpu_model, None, tmp_path),
-                inputs=fresh.inputs_file(batch(DISTINCT).images, tmp_path),
-                folder=run_folder,
-                simulate=settings.simulate,
-                faults=settings.faults,
-                regime=mode.regime,
-                mode=mode.name,
-                batch_sizes=tuple(sorted({DISTINCT, task.batch_size})),
-                samples=100,
-                throughput_sizes=(task.batch_size,),
-                environment=dict(mode.environment),
-                timeout_s=0.8 * settings.case_timeout_s,
-            )
+        spec = process_spec(
+            regime=mode.regime,
+            mode=mode.name,
+            batch_sizes=tuple(sorted({DISTINCT, task.batch_size})),
+            samples=100,
+            throughput_sizes=(task.batch_size,),
+            environment=dict(mode.environment),
+            timeout_s=0.8 * settings.case_timeout_s,
         )
+        return measured_fresh(spec, what=f"mode {mode.name}", blocks=blocks)
 
     return measure
 
