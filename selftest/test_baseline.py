@@ -5,6 +5,7 @@ import json
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from fixtures.core.fingerprint import Fingerprint
 from fixtures.core.records import Case, Qualification, Status
 from fixtures.core.report import as_json
 from fixtures.core.settings import Refusal, Settings
+from fixtures.core.statistics import ratio_intervals
 from fixtures.core.verdict import conclude
 from selftest.conftest import SMALL
 from selftest.sample import qualified
@@ -220,6 +222,28 @@ def test_sessions_that_differ_are_no_regression():
         for n in range(100)
     ]
     assert told.count(FAILED) <= 5
+
+
+@pytest.mark.parametrize(
+    ("processes", "slower", "session", "rate"),
+    [
+        (5, 1.05, 0.0, 0.50),
+        (5, 1.07, 0.0, 0.93),
+        (9, 1.05, 0.0, 0.91),
+        (5, 1.0, 0.01, 0.0),
+        (9, 1.0, 0.015, 0.014),
+    ],
+)
+def test_how_many_slowdowns_are_found_and_how_many_sound_cards_fail(
+    processes, slower, session, rate
+):
+    """The rates that README tells, and what another session does to a sound card."""
+    draw = np.random.default_rng(7)
+    shape = (2000, processes)
+    ours, theirs = (np.exp(draw.normal(0, BETWEEN, shape)) for _ in "AB")
+    ours *= slower * np.exp(draw.normal(0, session, (2000, 1)))
+    found = (np.exp(ratio_intervals(ours, theirs).low) > SESSION).mean()
+    assert found == pytest.approx(rate, abs=0.03)
 
 
 def test_a_regression_lies_beyond_what_sessions_differ_by():
