@@ -372,7 +372,9 @@ def test_a_doubtful_baseline_hides_no_regression():
     assert status["replicates_p50_ms at batch 1"] == OPEN
     waiting = run()
     waiting[0].records["power"] = {"blocks": [{"waited_share": 0.2}]}
-    assert statuses(compared(run(0.9), waiting))["latency_p50_ms at batch 1"] == OPEN
+    found = compared(run(0.9), waiting)
+    assert statuses(found)["latency_p50_ms at batch 1"] == OPEN
+    assert "the baseline spent 20% of the time waiting for a core" in found.reason
 
 
 def test_processes_beside_another_run_decide_nothing():
