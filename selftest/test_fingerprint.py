@@ -54,7 +54,8 @@ def test_json_and_back_is_the_same(found):
 
 @given(PRINTS, PRINTS)
 def test_digests_are_equal_exactly_where_no_difference_is_told(one, other):
-    assert (one.sha256 == other.sha256) is (one.differences(other) == ())
+    named = all(one.fields[row.key] not in (None, "") for row in FIELDS if row.identifies)
+    assert (one.sha256 == other.sha256 and named) is (one.differences(other) == ())
     assert len(one.differences(other)) == len(other.differences(one))
 
 
@@ -116,6 +117,23 @@ def test_a_launch_queue_counts_and_a_toolkit_s_place_does_not():
 
     environ = {"TASK_QUEUE_ENABLE": "2", "ASCEND_HOME_PATH": "/a", "ASCEND_RT_VISIBLE_DEVICES": "1"}
     assert fingerprint.variables(Opened(), environ) == {"TASK_QUEUE_ENABLE": "2"}
+
+
+@pytest.mark.parametrize("unknown", [None, ""])
+def test_what_nobody_could_identify_is_not_equal(unknown):
+    nothing = Fingerprint({}, {})
+    assert [words.partition(" is ")[0] for words in nothing.differences(nothing)] == [
+        "processor",
+        "torch",
+        "device",
+    ]
+    known = {"cpu": "a CPU", "torch": "2.9.0", "device": "a card"}
+    assert Fingerprint(known, {}).differences(Fingerprint(known, {})) == ()
+    for key in known:
+        one = Fingerprint({**known, key: unknown}, {})
+        (words,) = one.differences(one)
+        assert words.endswith("is not known, it was not known")
+        assert len(one.differences(Fingerprint(known, {}))) == 1
 
 
 @pytest.mark.parametrize("values", [None, [], {}, {"fields": 5, "variables": {}}, {"fields": {}}])

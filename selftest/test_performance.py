@@ -10,8 +10,17 @@ import re
 
 import pytest
 
+from fixtures.core.baseline import LARGE, SESSION
 from fixtures.core.records import Case, Qualification, Status
-from fixtures.core.report import as_json, html, markdown, performance, plots, view
+from fixtures.core.report import (
+    as_json,
+    html,
+    markdown,
+    performance,
+    performance_plots,
+    plots,
+    view,
+)
 from selftest import sample
 from selftest import sample_performance as made
 
@@ -170,6 +179,52 @@ def test_the_plots_are_drawn_of_a_whole_run():
         assert words in drawn[name], name
     assert "limit 35.00" in bad["replicates"]
     assert "red where the clock was reduced" in bad["power"]
+
+
+def compared(*ratios, against="baseline", half=0.01):
+    """A comparison plot of such ratios: its axis, the places of its lines, and its caption."""
+    rows = [
+        {"figure": f"f{n}", "batch_size": 1, "ratio": ratio, "status": "PASS", "size": "small",
+         "low": ratio - half if half else None, "high": ratio + half if half else None}
+        for n, ratio in enumerate(ratios)
+    ]  # fmt: skip
+    report = {"comparison": [{"unmeasured": "", "with": against, "rows": rows}]}
+    figure, _, caption = performance_plots.comparison(report)
+    (axis,) = figure.axes
+    lines = {
+        line.get_xdata()[0]: line.get_linestyle()
+        for line in axis.lines
+        if len({*line.get_xdata()}) == 1 and len(line.get_xdata()) == 2
+    }
+    return axis, lines, caption
+
+
+def test_the_line_that_judges_a_comparison_is_drawn_and_named():
+    """Within a session a regression lies above 1, beside a baseline above what sessions differ by;
+    single processes have a bound of their own."""
+    _, lines, caption = compared(0.99, 1.03)
+    assert lines == {1.0: "-", SESSION: "--"}
+    assert "right of the dashed line as a whole: 1.02 (baseline)" in caption
+    _, lines, caption = compared(0.99, 1.03, against="ab")
+    assert lines == {1.0: "--"}
+    assert "1 (ab)" in caption
+    _, lines, caption = compared(0.99, 1.25, half=None)
+    assert lines == {1.0: "-", LARGE: ":"}
+    assert "dashed" not in caption
+    assert "one process each: a regression from 1.3" in caption
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), (0.98, 1.01), (2.0,), (1.01, 2.3), (0.4, 1.0), (30.0,)])
+def test_no_comparison_leaves_half_of_its_axis_empty(ratios):
+    """The axis goes from the least to the greatest that is drawn, and little further."""
+    axis, lines, _ = compared(*ratios)
+    ends = [end for ratio in ratios for end in (ratio - 0.01, ratio + 0.01)]
+    shown = min([*ends, *lines]), max([*ends, *lines])
+    turn = axis.xaxis.get_transform().transform
+    left, right, *drawn = turn([*axis.get_xlim(), *shown])
+    assert left < drawn[0] < drawn[1] < right
+    assert drawn[1] - drawn[0] > 0.6 * (right - left)
+    assert axis.get_xscale() == ("log" if max(ratios) == 30.0 else "linear")
 
 
 def test_a_plot_that_cannot_be_drawn_costs_only_itself():

@@ -134,6 +134,20 @@ def _with(**changes):
         (_with(throughput={}), "throughput is not a list"),
         (_with(throughput=[{"latency_ms": 4}]), "no batch_size"),
         (_with(throughput=[[]]), r"throughput\[0\] is not an object"),
+        (_with(notes=5), "notes is 5, not a list of texts"),
+        (_with(notes=None), "notes is None, not a list of texts"),
+        (_with(notes=[5]), "not a list of texts"),
+        (_with(input_size=3), "input_size is 3, not a list of whole numbers above zero"),
+        (_with(input_size=None), "input_size is None"),
+        (_with(input_size=[3, "x"]), "input_size is "),
+        (_with(stack=5), "stack is 5, not an object of texts"),
+        (_with(num_classes="x"), "num_classes is 'x', not a whole number above zero"),
+        (_with(document_version=[]), r"document_version is \[\], not a text"),
+        (_with(dtype=5), "dtype is 5, not a text"),
+        (_with(latency={"mean_ms": 10**400}), "mean_ms is 1000.*, not a finite number"),
+        (_with(limits={"latency_p50_ms": 0}), "limits.latency_p50_ms is 0, not a finite number"),
+        (_with(limits={"throughput_b4": -5}), "limits.throughput_b4 is -5, not a finite number"),
+        (_with(device_pattern="a{99999999999999999999}"), "not a regular expression"),
     ],
 )
 def test_a_bad_file_says_what_is_wrong(write, values, change, sentence):
@@ -144,6 +158,13 @@ def test_a_bad_file_says_what_is_wrong(write, values, change, sentence):
         load(write(values))
 
     assert str(refusal.value).startswith("--reference ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_nested_too_deeply_is_refused(write):
+    """No traceback for what Python cannot read."""
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load(write("[" * 100000))
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00"])

@@ -1,10 +1,11 @@
 """Options: bad values are refused in one sentence that names option, value and cure."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from fixtures.core.limits import all_limits, digest, with_overrides
+from fixtures.core.limits import all_limits, digest, performance_limits, with_overrides
 from fixtures.core.modes import MODES
 from fixtures.core.settings import (
     DEFAULT_BATCH_SIZES,
@@ -66,11 +67,24 @@ def test_modes_bring_what_they_are_compared_with():
 
 
 def test_the_other_environment_is_a_command_that_exists():
-    assert parse_command("--ab", None) == ()
-    assert parse_command("--ab", f"{sys.executable} -X dev") == (sys.executable, "-X", "dev")
+    here = Path.cwd()
+    assert parse_command("--ab", None, here) == ()
+    assert parse_command("--ab", f"{sys.executable} -X dev", here) == (sys.executable, "-X", "dev")
     for text, words in (("/no/such/python", "no such program"), ("'a", "quoting"), ("", "program")):
         with pytest.raises(Refusal, match=words):
-            parse_command("--ab", text)
+            parse_command("--ab", text, here)
+
+
+def test_the_other_environment_s_program_is_found_from_where_one_is(tmp_path):
+    """It runs in another folder; and the link that an environment's python is stays one."""
+    link = tmp_path / "env" / "bin" / "python"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(sys.executable)
+    assert parse_command("--ab", "./env/bin/python -I", tmp_path) == (str(link), "-I")
+    assert parse_command("--ab", "env/bin/python", tmp_path) == (str(link),)
+    assert Path(parse_command("--ab", "sh", tmp_path)[0]).is_absolute()
+    with pytest.raises(Refusal, match="no such program"):
+        parse_command("--ab", "./env/bin/python", tmp_path / "env")
 
 
 @pytest.mark.parametrize("text", ["0", "", "1,,2", "a", "-4", "1.5", "1,65537"])
@@ -97,6 +111,14 @@ def test_limits_are_read():
 def test_bad_limits_are_refused(texts, words):
     with pytest.raises(Refusal, match=words):
         parse_limits(texts, KNOWN)
+
+
+@pytest.mark.parametrize("text", ["latency_p50_ms=0", "latency_p50_ms=-5", "throughput_b16=0"])
+def test_a_time_or_a_rate_that_is_none_is_refused(text):
+    times = [limit.name for limit in performance_limits((1, 16))]
+    with pytest.raises(Refusal, match=f"--limit {text}: .* give a number above 0"):
+        parse_limits([text], KNOWN, times)
+    assert parse_limits(["max_abs_error=0"], KNOWN, times) == {"max_abs_error": 0.0}
 
 
 def test_the_digest_of_the_limits_changes_with_any_of_them(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.environment import AFTERWARDS, CHECKS
-from fixtures.core.records import Case, Qualification, Status
+from fixtures.core.records import Case, Limit, Qualification, Status
 from fixtures.core.regimes import DEFAULT_REGIMES
 from fixtures.core.verdict import (
     REQUIRED_AFTERWARDS,
@@ -247,6 +247,32 @@ def test_a_run_of_skips_measured_nothing_and_never_exits_0():
 def test_exit_codes(facts, extra, qualify, expected):
     qualification = run(CASES + extra, **facts)
     assert exit_code(qualification, conclude(qualification), 0, qualify) == expected
+
+
+def limit_given(name, **more):
+    return {name: {"name": name, "bound": 0.001, "default": None, "loosened": False, **more}}
+
+
+@pytest.mark.parametrize("name", ["latency_p90_ms", "throughput_b8"])
+@pytest.mark.parametrize("reasons", [[], ["-m smoke"]])
+def test_a_limit_that_was_given_must_be_judged(name, reasons):
+    """By --limit or a reference file: no subset is forgiven for leaving out the case that would."""
+    facts = {
+        "limits": limit_given(name),
+        "selection": {**FACTS["selection"], "reasons": reasons},
+    }
+    unjudged = run(**facts)
+    told = f"limit {name} was given and no case judged it"
+    assert told in conclude(unjudged).reasons
+    assert exit_code(unjudged, conclude(unjudged), 0, qualify=True) == 1
+    limit = Limit(name, "<=", 0.001, "", "ms")
+    cases = tuple(
+        dataclasses.replace(case, limits=(limit,)) if "test_replicates" in case.id else case
+        for case in CASES
+    )
+    judged = run(cases, **facts)
+    assert told not in conclude(judged).reasons
+    assert exit_code(judged, conclude(judged), 0, qualify=True) == 0
 
 
 @pytest.mark.parametrize("code", [2, 3, 4])
