@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -98,11 +99,28 @@ def test_an_improvement_is_information():
     assert "improvement" in found.sentence
 
 
-def test_two_pairs_are_information():
-    for ratio in (0.5, 1.0, 2.0):
-        found = made(ratio, "quick", pairs=2)
-        assert found.verdict()
-        assert set(statuses(found).values()) == {INFORMATION}
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_where_no_row_is_judged_nothing_is_decided(ratio):
+    found = made(ratio, "quick", pairs=2)
+    assert found.verdict(), "and no fault of this environment's"
+    assert set(statuses(found).values()) == {INFORMATION}
+    assert found.reason == "--level quick judges nothing: give --level standard"
+    found = made(ratio, pairs=2)
+    assert set(statuses(found).values()) == {INFORMATION}
+    assert found.reason == "2 pairs of processes judge nothing, at least 3 do"
+
+
+def test_doubtful_times_decide_nothing_that_is_near():
+    """Reduced clocks in one of the other's processes: what it took may be off by half."""
+    usual = made(1.10).theirs
+    throttled = dataclasses.replace(usual[0], clocks=(1.0, 1 / 1.5))
+    found = made(1.10, theirs=(throttled, *usual[1:]))
+    assert found.verdict()
+    assert statuses(found)["latency_p50_ms"] == "INCONCLUSIVE"
+    assert "and 50 % more for what is doubtful" in found.reason
+    assert made(2.0, theirs=(throttled, *usual[1:])).verdict().status is Status.FAIL
+    cold = next(row for row in found.rows if row.figure == "cold_start_ms")
+    assert "doubtful" not in cold.sentence
 
 
 def test_versions_that_differ_are_listed():
@@ -152,7 +170,10 @@ def test_a_percentile_that_is_not_known_is_said():
     )
     found = made(ours=few)
     assert found.verdict()
-    assert "p50 is not known of every process: 5 samples; p50 needs 11" in found.reason
+    assert found.reason == (
+        "p50 is not known of every process: process 1 of this environment: 5 samples; p50 needs "
+        "11 at 99% confidence"
+    )
 
 
 def test_distances():

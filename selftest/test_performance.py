@@ -204,7 +204,7 @@ def test_the_line_that_judges_a_comparison_is_drawn_and_named():
     single processes have a bound of their own."""
     _, lines, caption = compared(0.99, 1.03)
     assert lines == {1.0: "-", SESSION: "--"}
-    assert "right of the dashed line as a whole: 1.02 (baseline)" in caption
+    assert "right of the dashed line as a whole: 1.015 (baseline)" in caption
     _, lines, caption = compared(0.99, 1.03, against="ab")
     assert lines == {1.0: "--"}
     assert "1 (ab)" in caption

@@ -108,6 +108,68 @@ def test_a_percentile_that_one_process_cannot_bear_is_not_judged():
     assert "; --level full takes 1400" in repr(found.verdict())
 
 
+def test_an_estimate_without_some_process_says_so():
+    whole = [process(seed=n) for n in range(3)]
+    few = [process(0.060, seed=9, samples=30), process(0.060, seed=8, samples=30)]
+    found = made(processes=[*whole, *few, Fresh(error="it was killed", failure="crash")])
+    row = rows(found)["latency_p90_ms"]
+    assert row.estimate == pytest.approx(50, rel=0.03)
+    assert row.reason == (
+        "latency p90 ms is of 3 of 6 processes; processes 4, 5: 30 samples; p90 needs 64 at 99% "
+        "confidence; process 6: it was killed"
+    )
+    assert row.reason in [each["sentence"] for each in found.as_json()["figures"]]
+    assert rows(found)["latency_p50_ms"].reason == (
+        "latency p50 ms is of 5 of 6 processes; process 6: it was killed"
+    )
+
+
+def correlated(centre, seed):
+    """A process whose neighbours correlate by 0.6: its 100 samples are worth about 25."""
+    draw, value, taken = random.Random(seed), 0.0, []
+    for _ in range(150):
+        value = 0.6 * value + 0.8 * draw.gauss(0, 0.01)
+        taken.append(centre * (1 + value))
+    return dataclasses.replace(process(centre), samples_s=tuple(taken[50:]))
+
+
+def test_correlated_samples_have_a_centre_and_are_judged():
+    """One slow process of correlated samples is no less a process than the others."""
+    mixed = [*(process(0.050, n) for n in range(4)), correlated(0.060, 1)]
+    found = made(processes=mixed)
+    p50, p90 = (rows(found)[f"latency_p{p}_ms"] for p in (50, 90))
+    assert p90.estimate > p50.estimate > 51
+    assert p90.reason == ""
+    assert None not in [each["p90_ms"] for each in found.as_json()["processes"]]
+    alike = [correlated(0.050, n) for n in range(5)]
+    for bound, status in ((60.0, Status.PASS), (40.0, Status.FAIL)):
+        assert made(bounds={"latency_p90_ms": bound}, processes=alike).verdict().status is status
+
+
+def test_a_process_that_gave_no_rate_is_not_left_out():
+    told = [process(seed=n, rate=100.0) for n in range(4)]
+    found = made(bounds={"throughput_b16": 90.0}, processes=[*told, process(seed=5)])
+    assert found.verdict().status is Status.INCONCLUSIVE
+    assert "process 5: no throughput at batch 16 was measured" in repr(found.verdict())
+
+
+def test_a_doubtful_process_decides_only_from_afar():
+    """Reduced clocks in one process: times may be off by half, the limit must be farther away."""
+    throttled = process(seed=9, rate=100.0, clocks=(1.0, 1 / 1.5))
+    mixed = [*(process(seed=n, rate=100.0) for n in range(4)), throttled]
+    assert throttled.slack == pytest.approx(0.5)
+    for name, near, far in (
+        ("latency_p50_ms", 60.0, 80.0),
+        ("latency_mean_ms", 60.0, 80.0),
+        ("throughput_b16", 90.0, 60.0),
+    ):
+        assert made(bounds={name: near}, rate=100.0).verdict()
+        found = made(bounds={name: near}, processes=mixed)
+        assert found.verdict().status is Status.INCONCLUSIVE
+        assert "and 50 % more for what is doubtful" in repr(found.verdict())
+        assert made(bounds={name: far}, processes=mixed).verdict()
+
+
 @pytest.mark.parametrize(("bound", "status"), [(90.0, Status.PASS), (110.0, Status.FAIL)])
 def test_throughput_is_judged_by_its_rate(bound, status):
     found = made(bounds={"throughput_b16": bound}, rate=100.0)
