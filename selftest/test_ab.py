@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.core.ab import FAR, INFORMATION, Versus, distance, order, take_turns
-from fixtures.core.fresh import PHASES, Fresh
+from fixtures.core.fresh import PHASES, Fresh, Sampled
 from fixtures.core.levels import LEVELS
 from fixtures.core.records import Status
 
@@ -113,7 +113,7 @@ def test_where_no_row_is_judged_nothing_is_decided(ratio):
 def test_doubtful_times_decide_nothing_that_is_near():
     """Reduced clocks in one of the other's processes: what it took may be off by half."""
     usual = made(1.10).theirs
-    throttled = dataclasses.replace(usual[0], clocks=(1.0, 1 / 1.5))
+    throttled = dataclasses.replace(usual[0], sampled=Sampled(clocks=(1.0, 1 / 1.5)))
     found = made(1.10, theirs=(throttled, *usual[1:]))
     assert found.verdict()
     assert statuses(found)["latency_p50_ms"] == "INCONCLUSIVE"

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.core.fresh import Fresh, Rate
+from fixtures.core.fresh import Fresh, Rate, Sampled
+from fixtures.core.latency import Work
 from fixtures.core.levels import LEVELS
 from fixtures.core.limits import performance_limits
 from fixtures.core.records import Status
@@ -24,7 +25,7 @@ def process(centre=0.050, seed=0, samples=100, rate=None, **changes):
     """Samples of 1 % noise about a centre, in seconds."""
     draw = random.Random(seed)
     taken = tuple(centre * draw.gauss(1, 0.01) for _ in range(samples))
-    rates = () if rate is None else (Rate(16, 1, (16 / rate,)),)
+    rates = () if rate is None else (Rate(16, 1, (16 / rate,), **changes),)
     return Fresh(samples_s=taken, warm_up_s=(centre,) * 30, throughput=rates, **changes)
 
 
@@ -155,7 +156,7 @@ def test_a_process_that_gave_no_rate_is_not_left_out():
 
 def test_a_doubtful_process_decides_only_from_afar():
     """Reduced clocks in one process: times may be off by half, the limit must be farther away."""
-    throttled = process(seed=9, rate=100.0, clocks=(1.0, 1 / 1.5))
+    throttled = process(seed=9, rate=100.0, sampled=Sampled(clocks=(1.0, 1 / 1.5)))
     mixed = [*(process(seed=n, rate=100.0) for n in range(4)), throttled]
     assert throttled.slack == pytest.approx(0.5)
     for name, near, far in (
@@ -168,6 +169,18 @@ def test_a_doubtful_process_decides_only_from_afar():
         assert found.verdict().status is Status.INCONCLUSIVE
         assert "and 50 % more for what is doubtful" in repr(found.verdict())
         assert made(bounds={name: far}, processes=mixed).verdict()
+
+
+def test_a_process_that_is_faster_than_the_chip_is_invalid():
+    """40 GFLOP in 50 ms are 0.8 TFLOP/s."""
+    for peak, status in ((1e12, Status.PASS), (1e11, Status.INVALID)):
+        work = Work(40_000_000_000, peak, "float32", "a data sheet")
+        assert dataclasses.replace(made(), work=work).verdict().status is status
+    slow = [process(5.0, n, rate=100.0) for n in range(5)]
+    work = Work(40_000_000_000, 1e11, "float32", "a data sheet")
+    found = dataclasses.replace(made(processes=slow), work=work).verdict()
+    assert found.status is Status.INVALID
+    assert "16 pictures" in repr(found)
 
 
 @pytest.mark.parametrize(("bound", "status"), [(90.0, Status.PASS), (110.0, Status.FAIL)])

@@ -10,7 +10,7 @@ from fixtures.core.levels import LEVELS
 pytestmark = [pytest.mark.performance, pytest.mark.ab]
 
 
-def test_ab(alone, process_spec, measured_fresh, settings, patience, record, same_features):
+def test_ab(alone, process_spec, measured_fresh, settings, patience, record, same_features, blocks):
     """Beside another environment, process by process in turns, this one has not become slower."""
     record.informs()
     if not settings.ab:
@@ -19,7 +19,8 @@ def test_ab(alone, process_spec, measured_fresh, settings, patience, record, sam
 
     def measure(python, whose, number):
         patience()
-        return measured_fresh(process_spec(), python, f"{whose} {number} of {level.pairs}")
+        what = f"{whose} {number} of {level.pairs}"
+        return measured_fresh(process_spec(), python, what, blocks)
 
     ours, theirs = take_turns(
         level.pairs,
