@@ -112,6 +112,8 @@ def test_times_may_be_off_by_what_is_doubtful():
     found = dataclasses.replace(gathered(whole()), sampled=Sampled(clocks=(1.0, 0.5)))
     assert found.slack == 1.0  # half of the clock
     assert any(each.startswith("throttled: 1 of 2") for each in found.doubts)
+    idle = dataclasses.replace(found, sampled=Sampled(clocks=(0.5, *[1.0] * 19)))
+    assert idle.slack == 0
 
 
 def test_an_unsteady_rate_is_a_doubt_of_its_process():
