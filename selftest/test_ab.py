@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fixtures.core.ab import FAR, INFORMATION, Versus, distance, order, take_turns
 from fixtures.core.fresh import PHASES, Fresh, Sampled
+from fixtures.core.latency import Work
 from fixtures.core.levels import LEVELS
 from fixtures.core.records import Status
 
@@ -111,16 +112,31 @@ def test_where_no_row_is_judged_nothing_is_decided(ratio):
 
 
 def test_doubtful_times_decide_nothing_that_is_near():
-    """Reduced clocks in one of the other's processes: what it took may be off by half."""
-    usual = made(1.10).theirs
-    throttled = dataclasses.replace(usual[0], sampled=Sampled(clocks=(1.0, 1 / 1.5)))
-    found = made(1.10, theirs=(throttled, *usual[1:]))
+    """Reduced clocks in the other's processes: what they took may be off by half."""
+    during = Sampled(clocks=(1 / 1.5,) * 3)
+    throttled = tuple(dataclasses.replace(each, sampled=during) for each in made(1.10).theirs)
+    found = made(1.10, theirs=throttled)
     assert found.verdict()
     assert statuses(found)["latency_p50_ms"] == "INCONCLUSIVE"
     assert "and 50 % more for what is doubtful" in found.reason
-    assert made(2.0, theirs=(throttled, *usual[1:])).verdict().status is Status.FAIL
+    assert made(2.0, theirs=throttled).verdict().status is Status.FAIL
     cold = next(row for row in found.rows if row.figure == "cold_start_ms")
     assert "doubtful" not in cold.sentence
+
+
+def test_an_environment_beside_itself_is_a_doubt():
+    found = made()
+    assert not any("same environment" in doubt for doubt in found.doubts)
+    alike = tuple(dataclasses.replace(each, facts=found.ours[0].facts) for each in found.theirs)
+    assert any("same environment" in doubt for doubt in made(theirs=alike).doubts)
+
+
+def test_a_process_of_ours_that_is_faster_than_the_chip_is_invalid():
+    """40 GFLOP in 50 ms are 0.8 TFLOP/s."""
+    work = Work(40_000_000_000, 1e11, "float32", "a data sheet")
+    found = dataclasses.replace(made(), work=work).verdict()
+    assert found.status is Status.INVALID
+    assert "the chip does at most" in repr(found)
 
 
 def test_versions_that_differ_are_listed():

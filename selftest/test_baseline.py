@@ -138,9 +138,10 @@ def test_a_run_that_is_a_little_faster_passes():
 
 
 @pytest.mark.parametrize(
-    ("factor", "status"), [(0.9, PASSED), (0.997, PASSED), (1.0, OPEN), (1.049, OPEN), (1.29, OPEN)]
+    ("factor", "status"),
+    [(0.9, PASSED), (0.98, PASSED), (0.99, OPEN), (1.0, OPEN), (1.049, OPEN), (1.29, OPEN)],
 )
-def test_one_process_each_excludes_5_percent_only_where_it_is_not_slower(factor, status):
+def test_one_process_each_excludes_5_percent_only_where_it_is_faster(factor, status):
     """What a ratio of processes passes at, a single one must not pass beyond."""
     found = compared(run(factor, seed=1), run(seed=1))
     assert found.verdict()

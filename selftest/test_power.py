@@ -25,6 +25,7 @@ from fixtures.core.power import (
     Sample,
     Sampler,
     Source,
+    Waiting,
     parse,
     waited,
 )
@@ -284,14 +285,24 @@ def host_of(folder, threads, stat="cpu  1 1 1 1 1 1 1 500 0 0\ncpu0 1 1 1 1 1 1 
     return folder
 
 
-def test_waiting_is_that_of_all_threads_and_what_was_stolen(tmp_path):
+def test_waiting_is_told_by_thread_and_what_was_stolen(tmp_path):
     root = host_of(tmp_path, ["9 2000000000 5", "9 500000000 5"])
-    assert waited(root) == 2.5 + 300 / os.sysconf("SC_CLK_TCK")
+    stolen = 300 / os.sysconf("SC_CLK_TCK")
+    assert Waiting.now(root) == Waiting({"0": 2.0, "1": 0.5}, stolen)
+
+
+def test_a_time_is_longer_by_the_thread_that_waited_longest():
+    before = Waiting({"1": 5.0, "2": 1.0}, 0.5)
+    after = Waiting({"1": 6.0, "2": 3.0, "3": 1.5}, 0.7)
+    assert waited(before, after, 10.0) == pytest.approx(0.22)
+    assert waited(before, after, 1.0) == 1.0
+    assert waited(after, before, 1.0) == 0.0
+    assert waited(None, after, 1.0) is None
 
 
 @pytest.mark.parametrize("threads", [[], ["5"], ["a b c"]])
 def test_a_host_that_does_not_tell_is_no_busy_one(tmp_path, threads):
-    assert waited(host_of(tmp_path, threads)) is None
+    assert Waiting.now(host_of(tmp_path, threads)) is None
 
 
 def test_a_process_that_sleeps_waits_for_no_core():

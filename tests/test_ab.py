@@ -10,7 +10,9 @@ from fixtures.core.levels import LEVELS
 pytestmark = [pytest.mark.performance, pytest.mark.ab]
 
 
-def test_ab(alone, process_spec, measured_fresh, settings, patience, record, same_features, blocks):
+def test_ab(
+    alone, process_spec, measured_fresh, settings, patience, record, same_features, blocks, work
+):
     """Beside another environment, process by process in turns, this one has not become slower."""
     record.informs()
     if not settings.ab:
@@ -27,7 +29,7 @@ def test_ab(alone, process_spec, measured_fresh, settings, patience, record, sam
         lambda number: measure((), "this environment", number),
         lambda number: measure(settings.ab, "the other environment", number),
     )
-    found = Versus(settings.ab, level, ours, theirs)
+    found = Versus(settings.ab, level, ours, theirs, work)
     patience()
     verdict = record(found)
     for number, fresh in enumerate(ours, 1):
