@@ -118,10 +118,9 @@ def test_on_the_cpu_nothing_is_copied():
     blocks = Blocks()
     found = run(Network(), blocks=blocks)
     assert [each.name for each in found.rows] == list(CLAIMS)
-    assert [each.name for each in blocks.done] == [
-        f"pipeline {name}" for name in (ALONE, PREPARED, PREPARING)
-    ]
-    assert [each.pictures > 0 for each in blocks.done] == [True, True, False]
+    # without the network the card is idle
+    assert [each.name for each in blocks.done] == [f"pipeline {name}" for name in (ALONE, PREPARED)]
+    assert all(each.pictures > 0 for each in blocks.done)
     rates = {each.name: each.samples_per_second for each in found.rows}
     assert rates[ALONE]
     assert rates[PREPARED]
