@@ -85,6 +85,17 @@ def test_doubts_are_named(seconds, word):
     assert any(doubt.startswith(word) for doubt in doubts(seconds)), doubts(seconds)
 
 
+def test_throughput_without_proof_of_synchronisation_is_invalid():
+    """Looked at in the largest batch, where the device is farthest behind its host."""
+    peak = Figure("peak_memory_bytes", 1, "B")
+    lies = Synchronisation((0.001,), (0.010,), True, False, False)
+    for proof, status in ((None, Status.PASS), (WAITED, Status.PASS), (lies, Status.INVALID)):
+        measured = Throughput(16, 4, (0.5, 0.3), peak, synchronisation=proof)
+        assert measured.verdict().status is status
+        told = measured.as_json()["synchronisation"]
+        assert told == (None if proof is None else proof.as_json())
+
+
 def test_throughput_is_pictures_over_seconds():
     peak = Figure("peak_memory_bytes", 5, "B")
     measured = Throughput(16, 4, (0.5, 0.3), peak)
