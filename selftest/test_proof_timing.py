@@ -23,10 +23,11 @@ def told(latency=(0.995, 1.0, 1.005), throughput=(0.99, 1.0, 1.01)):
         return {
             **{"pairs": 100, "suite_ms": 10.0, "other_ms": 10.0, "batch_size": 1},
             **{"ratio": ratio, "low": low, "high": high},
+            **{"model": "a network", "calls": 40},
         }
 
     return {
-        **{"model": "a network", "device": "a card", "threads": 1},
+        **{"device": "a card", "threads": 1},
         **{"latency": row(*latency), "throughput": row(*throughput)},
     }
 
